@@ -8,11 +8,11 @@ __all__ = ['EPS', 'DIRECT_LAGS', 'DIRECT_ORDER', 'SOLVERS', 'MAX_CONDITION', 'CR
            'lag_gram', 'overlapping_blocks', 'lag_products', 'Moments', 'window_moments', 'Fit', 'centred_gram',
            'solve_moments', 'residual_moments', 'refine', 'triangular_factor', 'solve_factor', 'least_squares',
            'scale_and_shift', 'restore_units', 'sum_moments', 'NotFittedError', 'Forecast', 'as_series_list',
-           'as_windows', 'check_options', 'apply_weights', 'LinearAR', 'Stream', 'recursive_forecast',
-           'impulse_response', 'forecast_variance', 'anchor_level', 'anchor_basis', 'anchor_moments',
-           'project_features', 'DirectAR', 'characteristic_roots', 'is_stationary', 'simulate', 'autocovariance',
-           'levinson', 'yule_walker', 'OrderSelection', 'select_order', 'Forecaster', 'Persistence', 'SeasonalNaive',
-           'Backtest', 'backtest']
+           'as_windows', 'check_options', 'apply_weights', 'Stream', 'solve_any_moments', 'LinearAR',
+           'recursive_forecast', 'impulse_response', 'forecast_variance', 'anchor_level', 'anchor_basis',
+           'anchor_moments', 'project_features', 'DirectAR', 'characteristic_roots', 'is_stationary', 'simulate',
+           'autocovariance', 'levinson', 'yule_walker', 'OrderSelection', 'select_order', 'Forecaster', 'Persistence',
+           'SeasonalNaive', 'Backtest', 'backtest']
 
 # %% ../nbs/01_least_squares.ipynb #789ace8d
 import operator
@@ -500,7 +500,7 @@ def solve_factor(factor: np.ndarray, order: int, n_rows: int, *, intercept: bool
 
 # %% ../nbs/01_least_squares.ipynb #aa87e478
 SOLVERS = ("auto", "normal", "qr")
-MAX_CONDITION = 1e7  # beyond it, correcting the normal equations is not worth a try
+MAX_CONDITION = 1e8  # beyond it, correcting the normal equations is not worth a try
 
 
 def least_squares(series: Sequence[np.ndarray], order: int, *, intercept: bool = False, ridge: float = 0.0,
@@ -547,9 +547,10 @@ def scale_and_shift(series: Sequence[np.ndarray], *, centre: bool) -> tuple[floa
 
 
 def restore_units(fit: Fit, scale: float, shift: float) -> Fit:
-    """Express a fit to `z / scale - shift` in the units of z."""
+    """Express a fit to `z / scale - shift` in the units of z; squares beyond the range of float64 become infinite."""
     bias = (fit.intercept + shift * (1 - fit.coef.sum(0))) * scale
-    return fit._replace(intercept=bias, rss=fit.rss * scale * scale)
+    with np.errstate(over="ignore"):
+        return fit._replace(intercept=bias, rss=fit.rss * scale * scale)
 
 
 def _solve_scaled(series: Sequence[np.ndarray], order: int, *, refined: bool, **options) -> Fit | None:
@@ -629,6 +630,50 @@ def apply_weights(windows: np.ndarray, coef: np.ndarray, intercept: np.ndarray |
     return out
 
 # %% ../nbs/01_least_squares.ipynb #37b4fcda
+class Stream:
+    """What `LinearAR.partial_fit` keeps of a stream: its last values, and the sums or the triangle of its windows."""
+
+    def __init__(self, order: int, intercept: bool, solver: str):
+        self.order, self.intercept, self.by_moments = order, intercept, solver == "normal"
+        self.tail, self.shift, self.n_rows, self.summary = np.empty(0), None, 0, None
+
+    def add(self, chunk: np.ndarray) -> None:
+        """Take the windows that end in `chunk` into account."""
+        if self.shift is None:
+            self.shift = chunk.mean() if self.intercept else 0.0
+        values, width = np.concatenate([self.tail, chunk - self.shift]), self.order + 1
+        if len(values) >= width:
+            if self.by_moments:
+                new = window_moments(values, width)
+                self.summary = new if self.summary is None else self.summary + new
+            else:
+                self.summary = triangular_factor([values], width, intercept=self.intercept, factor=self.summary)
+            self.n_rows += len(values) - self.order
+        self.tail = values[-self.order :]
+
+    def solve(self, ridge: float) -> Fit:
+        """Solve for the weights of all windows so far."""
+        options = {"intercept": self.intercept, "ridge": ridge}
+        if self.by_moments:
+            fit = solve_any_moments(self.summary, self.order, **options)
+        else:
+            fit = solve_factor(self.summary, self.order, self.n_rows, **options)
+        return restore_units(fit, 1.0, self.shift)
+
+
+def solve_any_moments(moments: Moments, order: int, *, intercept: bool, ridge: float) -> Fit:
+    """Solve the normal equations; of minimum norm where the first chunks of a stream do not determine the weights."""
+    try:
+        return solve_moments(moments, order, intercept=intercept, ridge=ridge)[0]
+    except np.linalg.LinAlgError:
+        gram, mean = centred_gram(moments, intercept), moments.sums / moments.n_rows
+        features, products = gram[:order, :order], gram[:order, order:]
+        coef, _, rank, values = np.linalg.lstsq(features, products, rcond=EPS * max(moments.n_rows, order))
+        rss = (np.diag(gram)[order:] - (coef * (2 * products - features @ coef)).sum(0)).clip(0)
+        bias = (mean[order:] - mean[:order] @ coef) * intercept
+        return Fit(coef, bias, rss, moments.n_rows, int(rank), np.inf, "normal")
+
+# %% ../nbs/01_least_squares.ipynb #11fb80cf
 class LinearAR:
     """Linear autoregression, fitted by least squares.
 
@@ -801,37 +846,6 @@ class LinearAR:
         window = as_series(z, min_length=self.order)[-self.order :]
         return simulate(self.coef_, n, intercept=self.intercept_, sigma=np.sqrt(self.sigma2_), rng=rng, initial=window)
 
-
-class Stream:
-    """What `LinearAR.partial_fit` keeps of a stream: its last values, and the sums or the triangle of its windows."""
-
-    def __init__(self, order: int, intercept: bool, solver: str):
-        self.order, self.intercept, self.by_moments = order, intercept, solver == "normal"
-        self.tail, self.shift, self.n_rows, self.summary = np.empty(0), None, 0, None
-
-    def add(self, chunk: np.ndarray) -> None:
-        """Take the windows that end in `chunk` into account."""
-        if self.shift is None:
-            self.shift = chunk.mean() if self.intercept else 0.0
-        values, width = np.concatenate([self.tail, chunk - self.shift]), self.order + 1
-        if len(values) >= width:
-            if self.by_moments:
-                new = window_moments(values, width)
-                self.summary = new if self.summary is None else self.summary + new
-            else:
-                self.summary = triangular_factor([values], width, intercept=self.intercept, factor=self.summary)
-            self.n_rows += len(values) - self.order
-        self.tail = values[-self.order :]
-
-    def solve(self, ridge: float) -> Fit:
-        """Solve for the weights of all windows so far."""
-        options = {"intercept": self.intercept, "ridge": ridge}
-        if self.by_moments:
-            fit, _ = solve_moments(self.summary, self.order, **options)
-        else:
-            fit = solve_factor(self.summary, self.order, self.n_rows, **options)
-        return restore_units(fit, 1.0, self.shift)
-
 # %% ../nbs/01_least_squares.ipynb #9bfd3451
 def recursive_forecast(windows: ArrayLike, coef: ArrayLike, horizon: int, *, intercept: float = 0.0) -> np.ndarray:
     """Forecast `horizon` steps from each window, feeding every prediction back as an input. (S20)
@@ -898,7 +912,7 @@ def anchor_level(anchor: str | None, order: int) -> np.ndarray:
 
 
 def anchor_basis(level: np.ndarray) -> np.ndarray:
-    """Return the directions, shape (p, p - 1), in which weights on anchored features can differ; all without an anchor."""
+    """Return directions, shape (p, p - 1), in which weights on anchored features can differ; all without an anchor."""
     p = len(level)
     return np.linalg.qr(np.column_stack([level, np.eye(p)]))[0][:, 1:] if level.any() else np.eye(p)
 
@@ -911,11 +925,11 @@ def anchor_moments(moments: Moments, level: np.ndarray) -> Moments:
 
 
 def project_features(columns: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Express the first p of some columns, shape (..., p + h), in a basis of shape (p, q). Returns shape (..., q + h)."""
+    """Express the first p columns, of shape (..., p + h), in a basis of shape (p, q). Returns shape (..., q + h)."""
     p = len(basis)
     return np.concatenate([columns[..., :p] @ basis, columns[..., p:]], axis=-1)
 
-
+# %% ../nbs/01_least_squares.ipynb #d348ea2c
 class DirectAR:
     """Direct multi-step autoregression: one least-squares problem with `horizon` targets.
 
@@ -999,7 +1013,7 @@ class DirectAR:
         return self
 
     def _solve(self, series: list[np.ndarray], basis: np.ndarray, **options) -> Fit:
-        """Solve for the weights, shape (q, h), on the distances of a window from its level, in a basis of shape (p, q)."""
+        """Solve for the weights on the distances of a window from its level, in a basis of shape (p, q)."""
         level = np.append(self._level, np.zeros(self.horizon))                         # (p + h,)
         if self.solver != "qr":
             moments = anchor_moments(sum_moments(series, len(level)), level)
@@ -1050,7 +1064,7 @@ def characteristic_roots(coef: ArrayLike) -> np.ndarray:
 
 
 def is_stationary(coef: ArrayLike) -> bool:
-    """Tell whether an autoregression with these weights, shape (p,), forgets its past: all roots in the unit circle."""
+    """Tell whether an autoregression with these weights, shape (p,), forgets: all roots inside the unit circle."""
     return bool(np.abs(characteristic_roots(coef)[0]) < 1)
 
 # %% ../nbs/01_least_squares.ipynb #ef2cf99b
@@ -1102,7 +1116,7 @@ def _filtered_noise(coef: np.ndarray, m: int, noise: np.ndarray) -> np.ndarray:
 
 # %% ../nbs/01_least_squares.ipynb #9cdce238
 def autocovariance(z: ArrayLike, max_lag: int) -> np.ndarray:
-    """Return the autocovariances of lags 0, ..., max_lag, shape (max_lag + 1,): sums over the centred series, over N."""
+    """Return the autocovariances of lags 0, ..., max_lag, shape (max_lag + 1,): lagged products of z - mean, over N."""
     max_lag = as_count(max_lag, "max_lag", minimum=0)
     z = as_series(z, min_length=max_lag + 1)
     return lag_products(np.concatenate([z - z.mean(), np.zeros(max_lag)]), max_lag) / len(z)

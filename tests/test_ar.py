@@ -1,0 +1,784 @@
+"""Linear autoregression: the exact checks of the first chapter's rows, its edges, and its peers."""
+
+import csv
+import warnings
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from arbook import ar, data
+from bench.ar import accuracy_series, qr_reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.exceptions import RankWarning
+from numpy.lib.stride_tricks import sliding_window_view
+
+FIBONACCI = [1, 1, 2, 3, 5, 8, 13, 21]
+EPS = np.finfo(float).eps
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def walk(n: int, seed: int = 0) -> np.ndarray:
+    return rng(seed).normal(size=n).cumsum()
+
+
+# --- pairs and the lag matrix -----------------------------------------------------------------------------------------
+
+def test_growing_pairs_hold_the_whole_past():
+    """S4: N - T pairs, the last instance of length N - 1."""
+    pairs = ar.growing_pairs(np.arange(10), first=4)
+    assert len(pairs) == 6 and len(pairs[-1][0]) == 9
+    assert all((x == np.arange(len(x))).all() and y == len(x) for x, y in pairs)
+
+
+def test_lag_matrix_of_one_to_six():
+    """S5, S9, S10."""
+    X, y = ar.lag_matrix([1, 2, 3, 4, 5, 6], 3)
+    assert X.tolist() == [[1, 2, 3], [2, 3, 4], [3, 4, 5]] and y.tolist() == [4, 5, 6]
+    assert (X[1, :-1] == X[0, 1:]).all() and len(X) == 6 - 3
+
+
+@given(st.integers(1, 40), st.integers(1, 20))
+def test_lag_matrix_rows_are_windows_and_targets_follow(extra, order):
+    z = np.arange(order + extra, dtype=float)
+    X, y = ar.lag_matrix(z, order)
+    assert X.shape == (extra, order) and np.shares_memory(X, z) and np.shares_memory(y, z)
+    assert (X == np.arange(extra)[:, None] + np.arange(order)).all() and (y == np.arange(extra) + order).all()
+
+
+def test_lag_matrix_cannot_be_written_through():
+    X, _ = ar.lag_matrix(np.arange(9.0), 3)
+    with pytest.raises(ValueError, match="read-only"):
+        X[0, 0] = 1
+
+
+def test_reuse_count_of_interior_values_is_the_order():
+    """S16: p times as a feature; every value after the first p is a target once."""
+    counts = ar.reuse_count(50, 6)
+    assert (counts[5:-6] == 6).all() and counts.sum() == 44 * 6 and counts[-1] == 0
+
+
+# --- the least-squares problem ----------------------------------------------------------------------------------------
+
+def test_loss_gradient_matches_differences():
+    """S11."""
+    X, y = ar.lag_matrix(walk(60), 3)
+    w, h = np.array([0.1, -0.4, 0.8]), 1e-5
+    numeric = [(ar.ls_loss(w + h * e, X, y) - ar.ls_loss(w - h * e, X, y)) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(-2 * X.T @ (y - X @ w), numeric, rtol=1e-6)
+
+
+@pytest.mark.parametrize("solver", ar.SOLVERS)
+def test_fibonacci_and_cosine_laws_are_found(solver):
+    """S12."""
+    model = ar.LinearAR(2, solver=solver).fit(FIBONACCI)
+    np.testing.assert_allclose(model.coef_, [1, 1], rtol=1e-10)
+    assert model.step([13, 21]) == pytest.approx(34, rel=1e-10)
+    cosine = ar.LinearAR(2, solver=solver).fit(np.cos(0.7 * np.arange(200)))
+    np.testing.assert_allclose(cosine.coef_, [-1, 2 * np.cos(0.7)], rtol=1e-10)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("order", [3, 40, 200])
+def test_residual_is_orthogonal_to_the_columns(order, intercept):
+    """S14."""
+    z = 5 + walk(3_000)
+    model = ar.LinearAR(order, intercept=intercept).fit(z)
+    X, y = ar.lag_matrix(z, order)
+    columns = np.column_stack([np.ones(len(X)), X]) if intercept else X
+    residual = y - model.predict(X)
+    assert np.abs(columns.T @ residual).max() < 1e-11 * np.linalg.norm(columns, axis=0).max() * np.linalg.norm(y)
+    assert model.sigma2_ == pytest.approx((residual**2).mean(), rel=1e-9)
+
+
+def test_loop_and_matrix_give_the_same_weights():
+    """S13."""
+    z, order = walk(300), 4
+    gram, moment = np.zeros((order, order)), np.zeros(order)
+    for t in range(order, len(z)):
+        gram += np.outer(z[t - order : t], z[t - order : t])
+        moment += z[t - order : t] * z[t]
+    np.testing.assert_allclose(ar.LinearAR(order).fit(z).coef_, np.linalg.solve(gram, moment), rtol=1e-9, atol=1e-12)
+
+
+def test_gradient_descent_arrives_at_the_closed_form():
+    """S8."""
+    X, y = ar.lag_matrix(ar.simulate([-0.5, 1.0], 500, rng=rng()), 2)
+    w = np.zeros(2)
+    for _ in range(2_000):
+        w = w + 0.1 * X.T @ (y - X @ w) / len(y)
+    target = np.linalg.lstsq(X, y, rcond=None)[0]
+    assert np.linalg.norm(w - target) < 1e-6
+
+
+# --- the fast algorithm -----------------------------------------------------------------------------------------------
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 300), st.integers(0, 400), st.integers(0, 10**6))
+def test_lag_gram_equals_the_product_of_the_windows(width, extra, seed):
+    z = rng(seed).normal(size=width + extra) + 3
+    windows = sliding_window_view(z, width)
+    found = ar.lag_gram(z, width)
+    np.testing.assert_allclose(found, windows.T @ windows, rtol=0, atol=50 * EPS * (z @ z))
+    assert (found == found.T).all()
+
+
+@pytest.mark.parametrize("n_lags", [0, 1, ar.DIRECT_LAGS, ar.DIRECT_LAGS + 1, 700])
+@pytest.mark.parametrize("extra", [1, 2, 4_095, 9_001])
+def test_lag_products_are_the_same_by_dot_products_and_by_fourier_blocks(n_lags, extra):
+    z = rng(n_lags).normal(size=n_lags + extra)
+    expected = [z[:extra] @ z[k : k + extra] for k in range(n_lags + 1)]
+    np.testing.assert_allclose(ar.lag_products(z, n_lags), expected, rtol=0, atol=50 * EPS * (z @ z))
+
+
+@pytest.mark.parametrize("order", [1, ar.DIRECT_ORDER, ar.DIRECT_ORDER + 1, 150])
+def test_residual_moments_equal_their_definition(order):
+    z, coef = walk(5_000), rng(1).normal(size=order) / order
+    X, y = ar.lag_matrix(z, order)
+    residual = y - X @ coef - 0.3
+    gradient, total, rss = ar.residual_moments(z, coef, 0.3)
+    np.testing.assert_allclose(gradient, X.T @ residual, rtol=1e-11)
+    assert total == pytest.approx(residual.sum(), rel=1e-11) and rss == pytest.approx(residual @ residual, rel=1e-11)
+
+
+def test_moments_of_pieces_add_up():
+    z, width = walk(500), 7
+    whole = ar.window_moments(z, width)
+    parts = ar.window_moments(z[:200], width) + ar.window_moments(z[194:], width)
+    assert parts.n_rows == whole.n_rows
+    np.testing.assert_allclose(parts.gram, whole.gram, rtol=1e-12)
+    np.testing.assert_allclose(whole.sums, sliding_window_view(z, width).sum(0), rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("order", [8, 64, 336])
+@pytest.mark.parametrize("name", [*accuracy_series(2_000), "ETTh1, oil"])
+def test_weights_are_within_1e8_of_qr_in_float64(name, order, intercept):
+    """The accuracy table of the chapter, 1e-8 relative; measured 1e-15 to 3e-12."""
+    series = accuracy_series()
+    if name not in series:
+        pytest.skip("ETTh1.csv is not on this machine; set ARBOOK_DATA to its folder")
+    z = series[name]
+    model = ar.LinearAR(order, intercept=intercept).fit(z)
+    coef, bias = qr_reference(z, order, intercept)
+    assert model.solver_ == "normal"
+    assert np.linalg.norm(model.coef_ - coef) < 1e-8 * np.linalg.norm(coef)
+    assert np.abs(model.coef_ - coef).max() < 1e-8 * np.abs(coef).max()
+    assert abs(model.intercept_ - bias) < 1e-8 * max(abs(bias), np.abs(z).mean())
+
+
+def exact_solution(z, order):
+    """Solve the normal equations in rational arithmetic: no rounding at all."""
+    rows = [[Fraction(float(v)) for v in window] for window in sliding_window_view(z, order + 1)]
+    table = [[sum(r[a] * r[b] for r in rows) for b in range(order + 1)] for a in range(order)]
+    for a in range(order):
+        table[a] = [v / table[a][a] for v in table[a]]
+        for b in set(range(order)) - {a}:
+            table[b] = [v - table[b][a] * p for v, p in zip(table[b], table[a], strict=True)]
+    return np.array([float(row[order]) for row in table])
+
+
+@pytest.mark.parametrize("amount", [1e-1, 1e-3, 1e-5, 1e-6])
+def test_corrections_reach_the_accuracy_of_qr_against_exact_arithmetic(amount):
+    z = np.sin(0.3 * np.arange(150)) + amount * rng(1).normal(size=150)
+    exact = exact_solution(z, 4)
+    def error(coef):
+        return np.linalg.norm(coef - exact) / np.linalg.norm(exact)
+    by_qr, _ = qr_reference(z, 4, False)
+    assert error(ar.LinearAR(4).fit(z).coef_) < max(10 * error(by_qr), 1e-14)
+
+
+def test_an_ill_conditioned_series_is_handed_to_qr():
+    z = np.sin(0.3 * np.arange(2_000)) + 1e-9 * rng(1).normal(size=2_000)
+    model = ar.LinearAR(8).fit(z)
+    coef, _ = qr_reference(z, 8, False)
+    X, y = ar.lag_matrix(z, 8)
+    assert model.solver_ == "qr" and model.rank_ == 8 and model.condition_ > 1e7
+    assert ar.ls_loss(model.coef_, X, y) <= ar.ls_loss(coef, X, y) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+def test_streamed_qr_equals_the_normal_solver_on_easy_data(intercept):
+    z = walk(9_000) + 4
+    one, other = (ar.LinearAR(20, intercept=intercept, solver=s).fit(z) for s in ("qr", "normal"))
+    np.testing.assert_allclose(one.coef_, other.coef_, rtol=0, atol=1e-10)
+    assert one.intercept_ == pytest.approx(other.intercept_, abs=1e-9) and one.sigma2_ == pytest.approx(other.sigma2_)
+
+
+@pytest.mark.parametrize("exponent", [-1000, -500, 500, 1000])
+@pytest.mark.parametrize("intercept", [False, True])
+def test_weights_do_not_depend_on_the_unit_even_where_squares_overflow(exponent, intercept):
+    z = ar.simulate([-0.5, 1.0], 400, rng=rng(), intercept=2.0)
+    one, other = (ar.LinearAR(2, intercept=intercept).fit(series) for series in (z, z * 2.0**exponent))
+    np.testing.assert_allclose(other.coef_, one.coef_, rtol=1e-12)
+    assert other.intercept_ * 2.0**-exponent == pytest.approx(one.intercept_, rel=1e-12)
+
+
+# --- the estimator ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("order", [1, 2, 17, 64])
+def test_parallel_and_incremental_predictions_agree(order, intercept):
+    """S17, S18, S19: the function of the fit is the function of the forecast."""
+    z = walk(400)
+    model = ar.LinearAR(order, intercept=intercept).fit(z)
+    X, y = ar.lag_matrix(z, order)
+    np.testing.assert_allclose(model.predict(X), [model.step(x) for x in X], rtol=1e-13, atol=1e-13)
+    assert ((y - model.predict(X)) ** 2).mean() == pytest.approx(model.sigma2_, rel=1e-9)
+    assert model.predict(X.reshape(1, *X.shape)).shape == (1, len(X))
+
+
+def test_changing_the_future_does_not_change_the_prediction():
+    """S2, S17: `dependence` is lower triangular, and bit for bit."""
+    model = ar.LinearAR(8).fit(walk(200))
+    def outputs(x):
+        return np.array([model.step(np.concatenate([np.zeros(8), x[: t + 1]])[-8:]) for t in range(len(x))])
+    assert (ar.dependence(outputs, walk(8, seed=1)) == np.tril(np.ones((8, 8), bool))).all()
+    leaky = ar.dependence(lambda x: outputs(x - x.mean()), walk(8, seed=1))
+    assert leaky[0, -1]
+
+
+def test_prefix_outputs_equal_one_parallel_pass():
+    """S7."""
+    model, x = ar.LinearAR(4).fit(walk(200)), walk(30, seed=2)
+    padded = np.concatenate([np.zeros(3), x])
+    slow = ar.prefix_outputs(lambda prefix: model.step(np.concatenate([np.zeros(3), prefix])[-4:]), x)
+    np.testing.assert_allclose(model.predict(sliding_window_view(padded, 4)), slow, rtol=1e-13)
+
+
+def test_log_prob_is_the_sum_of_the_next_distributions():
+    """S1."""
+    z = ar.simulate([0.3, 0.5], 300, rng=rng())
+    model = ar.LinearAR(2, intercept=True).fit(z)
+    X, y = ar.lag_matrix(z, 2)
+    stepwise = [np.log(model.next_distribution(x).pdf(target)) for x, target in zip(X, y, strict=True)]
+    np.testing.assert_allclose(model.log_prob(z), stepwise, rtol=1e-10)
+
+
+def test_samples_follow_the_fitted_law():
+    """S1: one step ahead, mean and variance of many samples."""
+    z = ar.simulate([0.3, 0.5], 500, rng=rng())
+    model = ar.LinearAR(2, intercept=True).fit(z)
+    generator = rng(7)
+    drawn = np.array([model.sample(z, 1, rng=generator)[0] for _ in range(4_000)])
+    law = model.next_distribution(z[-2:])
+    assert abs(drawn.mean() - law.mean) < 4 * law.stdev / np.sqrt(4_000)
+    assert drawn.std() == pytest.approx(law.stdev, rel=0.05)
+
+
+def test_a_random_walk_has_weight_one_on_the_last_value():
+    """S3."""
+    np.testing.assert_allclose(ar.LinearAR(4).fit(walk(50_000)).coef_, [0, 0, 0, 1], atol=0.02)
+
+
+def test_a_line_has_rank_two_and_still_forecasts_nine():
+    """S15: minimum norm, with a warning."""
+    with pytest.warns(RankWarning, match="2 of 3 weights"):
+        model = ar.LinearAR(3).fit(np.arange(1, 9))
+    assert model.rank_ == 2 and model.step([6, 7, 8]) == pytest.approx(9, rel=1e-12)
+    X, y = ar.lag_matrix(np.arange(1, 9), 3)
+    np.testing.assert_allclose(model.coef_, np.linalg.lstsq(X, y, rcond=None)[0], rtol=1e-9)
+
+
+def test_constant_series_have_a_documented_answer():
+    """S15: without intercept [1/2, 1/2]; with one, no weights and the constant."""
+    with pytest.warns(RankWarning):
+        np.testing.assert_allclose(ar.LinearAR(2).fit(np.ones(8)).coef_, [0.5, 0.5], rtol=1e-12)
+    with pytest.warns(RankWarning):
+        model = ar.LinearAR(2, intercept=True).fit(np.full(8, 7.0))
+    assert model.coef_.tolist() == [0, 0] and model.intercept_ == 7 and model.sigma2_ == 0 and model.rank_ == 0
+    with pytest.warns(RankWarning):
+        assert ar.LinearAR(2).fit(np.zeros(8)).coef_.tolist() == [0, 0]
+
+
+def test_fewer_rows_than_weights_give_the_shortest_exact_fit():
+    with pytest.warns(RankWarning):
+        model = ar.LinearAR(5).fit([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0])
+    X, y = ar.lag_matrix([3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0], 5)
+    np.testing.assert_allclose(model.predict(X), y, rtol=1e-10)
+    np.testing.assert_allclose(model.coef_, np.linalg.pinv(X) @ y, rtol=1e-9)
+
+
+def test_the_normal_solver_refuses_a_singular_matrix():
+    with pytest.raises(np.linalg.LinAlgError, match="solver='auto'"):
+        ar.LinearAR(2, solver="normal").fit(np.zeros(8))
+
+
+def test_rank_report_names_the_undetermined_direction():
+    """S15."""
+    report = ar.rank_report(ar.lag_matrix(np.arange(1, 9), 3)[0])
+    assert report.rank == 2 and report.condition > 1e14
+    np.testing.assert_allclose(np.abs(report.null_space[:, 0]), np.array([1, 2, 1]) / np.sqrt(6), rtol=1e-10)
+    assert ar.rank_report(np.ones((5, 2))).rank == 1
+    wide = ar.rank_report(rng().normal(size=(2, 5)))
+    assert wide.rank == 2 and wide.null_space.shape == (5, 3) and wide.condition == np.inf
+
+
+@pytest.mark.parametrize("solver", ["normal", "qr", "auto"])
+@pytest.mark.parametrize("intercept", [False, True])
+@settings(deadline=None, max_examples=15)
+@given(cuts=st.lists(st.integers(1, 999), max_size=8), seed=st.integers(0, 99))
+def test_a_stream_in_any_chunks_gives_the_fit_of_the_whole(solver, intercept, cuts, seed):
+    z = walk(1_000, seed) + 2
+    streamed = ar.LinearAR(6, intercept=intercept, solver=solver, ridge=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # a first chunk may be too short to determine the weights
+        for chunk in np.split(z, sorted(set(cuts))):
+            streamed.partial_fit(chunk)
+    whole = ar.LinearAR(6, intercept=intercept, ridge=0.5).fit(z)
+    np.testing.assert_allclose(streamed.coef_, whole.coef_, rtol=0, atol=1e-9)
+    assert streamed.intercept_ == pytest.approx(whole.intercept_, abs=1e-8) and streamed.n_rows_ == whole.n_rows_
+
+
+def test_a_stream_after_fit_is_refused():
+    with pytest.raises(ValueError, match="new model"):
+        ar.LinearAR(2).fit(FIBONACCI).partial_fit([1.0, 2.0])
+
+
+def test_a_stream_shorter_than_the_order_is_not_fitted_yet():
+    model = ar.LinearAR(3).partial_fit([1.0, 2.0])
+    with pytest.raises(ar.NotFittedError, match="call fit first"):
+        model.step([1, 2, 3])
+
+
+def test_a_list_of_series_is_one_fit_without_windows_across_the_joints():
+    parts = [walk(300, seed) for seed in range(5)]
+    model = ar.LinearAR(4, intercept=True).fit(parts)
+    X, y = (np.concatenate(both) for both in zip(*(ar.lag_matrix(z, 4) for z in parts), strict=True))
+    solution = np.linalg.lstsq(np.column_stack([np.ones(len(X)), X]), y, rcond=None)[0]
+    np.testing.assert_allclose([model.intercept_, *model.coef_], solution, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("solver", ar.SOLVERS)
+def test_ridge_solves_the_penalised_problem(intercept, solver):
+    z, ridge = walk(200) + 5, 30.0
+    model = ar.LinearAR(5, intercept=intercept, ridge=ridge, solver=solver).fit(z)
+    X, y = ar.lag_matrix(z, 5)
+    if intercept:
+        X, y = X - X.mean(0), y - y.mean()
+    expected = np.linalg.solve(X.T @ X + ridge * np.eye(5), X.T @ y)
+    np.testing.assert_allclose(model.coef_, expected, rtol=1e-8)
+    assert model.sigma2_ == pytest.approx(((y - X @ expected) ** 2).mean(), rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64, np.uint8, bool])
+def test_any_real_dtype_is_computed_in_float64(dtype):
+    z = np.round(2 * rng().random(300)).astype(dtype)
+    model = ar.LinearAR(3, intercept=True).fit(z)
+    assert model.coef_.dtype == np.float64
+    np.testing.assert_array_equal(model.coef_, ar.LinearAR(3, intercept=True).fit(z.astype(np.float64)).coef_)
+
+
+def test_the_series_is_not_changed_and_may_be_strided():
+    z = walk(1_000)
+    before = z.copy()
+    strided = ar.LinearAR(3, intercept=True).fit(z[::-2]).coef_
+    np.testing.assert_array_equal(strided, ar.LinearAR(3, intercept=True).fit(z[::-2].copy()).coef_)
+    np.testing.assert_array_equal(z, before)
+
+
+def test_peers_agree():
+    from statsmodels.tsa.ar_model import AutoReg
+
+    z = data.series("sunspots").values
+    ours = ar.LinearAR(9, intercept=True).fit(z)
+    theirs = AutoReg(z, 9, trend="c").fit()
+    np.testing.assert_allclose(ours.coef_, theirs.params[:0:-1], rtol=1e-8)
+    assert ours.intercept_ == pytest.approx(theirs.params[0], rel=1e-8)
+    assert ours.log_prob(z).sum() == pytest.approx(theirs.llf, rel=1e-9)
+    np.testing.assert_allclose(ours.forecast(z, 12), theirs.forecast(12), rtol=1e-8)
+
+
+# --- many steps -------------------------------------------------------------------------------------------------------
+
+def test_ar1_forecast_variances():
+    """S20: 1, 1.81, ..., the closed form, and its limit."""
+    found = ar.forecast_variance([0.9], 400)
+    h = np.arange(1, 401)
+    np.testing.assert_allclose(found, (1 - 0.81**h) / (1 - 0.81), rtol=1e-12)
+    np.testing.assert_allclose([found[0], found[1], found[4], found[-1]], [1, 1.81, 3.428, 5.263], atol=5e-4)
+    assert ar.forecast_variance([0.9], 1, sigma2=4.0).tolist() == [4.0]
+
+
+def test_forecast_feeds_predictions_back():
+    model = ar.LinearAR(2).fit(FIBONACCI)
+    np.testing.assert_allclose(model.forecast(FIBONACCI, 5), [34, 55, 89, 144, 233], rtol=1e-9)
+
+
+def test_forecast_of_many_windows_equals_one_at_a_time():
+    windows, coef = rng().normal(size=(3, 7, 4)), np.array([0.1, -0.2, 0.3, 0.5])
+    together = ar.recursive_forecast(windows, coef, 6, intercept=0.7)
+    assert together.shape == (3, 7, 6)
+    for index in np.ndindex(3, 7):
+        alone = ar.recursive_forecast(windows[index], coef, 6, intercept=0.7)
+        np.testing.assert_allclose(together[index], alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_intervals_cover_as_often_as_they_promise(level):
+    """S20: with weights from a long series, the promise holds to sampling error."""
+    history = ar.simulate([-0.3, 0.9], 20_000, rng=rng())
+    model = ar.LinearAR(2).fit(history)
+    hits = []
+    for seed in range(1_500):
+        z = ar.simulate([-0.3, 0.9], 60, rng=rng(1_000 + seed))
+        low, high = model.forecast(z[:50], 10, level=level).interval[9]
+        hits.append(low <= z[59] <= high)
+    assert abs(np.mean(hits) - level) < 4 * np.sqrt(level * (1 - level) / 1_500)
+
+
+def test_direct_forecasts_are_one_regression_per_step():
+    z = walk(800) + 3
+    model = ar.DirectAR(5, 4, intercept=True).fit(z)
+    windows = sliding_window_view(z, 9)
+    X = np.column_stack([np.ones(len(windows)), windows[:, :5]])
+    expected = np.linalg.lstsq(X, windows[:, 5:], rcond=None)[0]
+    np.testing.assert_allclose(model.coef_, expected[1:], atol=1e-8)
+    np.testing.assert_allclose(model.intercept_, expected[0], atol=1e-7)
+    np.testing.assert_allclose(model.sigma2_, ((windows[:, 5:] - X @ expected) ** 2).mean(0), rtol=1e-7)
+
+
+@pytest.mark.parametrize("solver", ar.SOLVERS)
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("ridge", [0.0, 25.0])
+@pytest.mark.parametrize("anchor", ["last", "mean"])
+def test_anchored_forecasts_solve_the_regression_of_changes(anchor, ridge, intercept, solver):
+    z, order, horizon = walk(600) + 50, 6, 3
+    model = ar.DirectAR(order, horizon, anchor=anchor, ridge=ridge, intercept=intercept, solver=solver).fit(z)
+    windows = sliding_window_view(z, order + horizon)
+    level = (windows[:, order - 1] if anchor == "last" else windows[:, :order].mean(1))[:, None]
+    X, Y = windows[:, :order] - level, windows[:, order:] - level
+    centre = (X.mean(0), Y.mean(0)) if intercept else (0, 0)
+    Xc, Yc = X - centre[0], Y - centre[1]
+    penalised = np.vstack([Xc, np.sqrt(ridge) * np.eye(order)])
+    weights = np.linalg.lstsq(penalised, np.vstack([Yc, np.zeros((order, horizon))]), rcond=1e-12)[0]
+    expected = level + (X - centre[0]) @ weights + centre[1]
+    np.testing.assert_allclose(model.predict(windows[:, :order]), expected, atol=1e-7)
+    np.testing.assert_allclose(model.coef_.sum(0), 1, rtol=1e-9)  # a shift of the window shifts the forecast
+
+
+def test_direct_model_with_one_step_is_linear_ar():
+    z = walk(500)
+    np.testing.assert_allclose(ar.DirectAR(7, 1).fit(z).coef_[:, 0], ar.LinearAR(7).fit(z).coef_, atol=1e-9)
+
+
+def test_direct_forecast_is_its_prediction_from_the_last_window():
+    z = walk(300)
+    model = ar.DirectAR(5, 4, anchor="last").fit([z, z[:100]])
+    np.testing.assert_array_equal(model.forecast(z), model.predict(z[-5:]))
+    assert model.forecast(z, 2).shape == (2,)
+    with pytest.raises(ValueError, match="4 steps ahead, got horizon 5"):
+        model.forecast(z, 5)
+
+
+def test_a_line_is_continued_by_anchored_direct_forecasts():
+    with pytest.warns(RankWarning):
+        model = ar.DirectAR(4, 3, anchor="last").fit(np.arange(30.0))
+    np.testing.assert_allclose(model.predict([7, 8, 9, 10]), [11, 12, 13], rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_etth1_errors_are_below_the_published_table():
+    """The benchmark of the chapter with its chosen setting: at most 0.371, 0.404, 0.428, 0.435."""
+    try:
+        values = data.series("etth1").values
+    except data.DataNotFoundError:
+        pytest.skip("ETTh1.csv is not on this machine; set ARBOOK_DATA to its folder")
+    train, valid, test = 8640, 11520, 14400
+    z = (values - values[:train].mean(0)) / values[:train].std(0)
+    for horizon, limit in {96: 0.371, 192: 0.404, 336: 0.428, 720: 0.435}.items():
+        model = ar.DirectAR(336, horizon, anchor="last", ridge=1e3).fit(list(z[:train].T))
+        errors = [model.predict(w[:, :336]) - w[:, 336:]
+                  for w in (sliding_window_view(column[valid - 336 : test], 336 + horizon) for column in z.T)]
+        assert errors[0].shape == (test - valid - horizon + 1, horizon)  # no test window is dropped
+        assert np.mean(np.square(errors)) <= limit
+
+
+# --- stationarity, simulation, Yule and Walker ------------------------------------------------------------------------
+
+def test_roots_tell_stationarity():
+    """S54."""
+    assert ar.is_stationary([0.99]) and not ar.is_stationary([1.0]) and not ar.is_stationary([-1.01])
+    np.testing.assert_allclose(ar.characteristic_roots([-0.75, 1.5]), [0.75 + 0.4330127j, 0.75 - 0.4330127j], rtol=1e-6)
+    coef = rng().normal(size=6)
+    roots = ar.characteristic_roots(coef)
+    np.testing.assert_allclose(roots**6, sum(c * roots**k for k, c in enumerate(coef)), rtol=1e-8)
+
+
+@pytest.mark.parametrize("n", [1, 127, 128, 129, 1_000])
+@pytest.mark.parametrize("coef", [[0.5], [-0.75, 1.5], [1.0, 1.0], [0.1, 0.2, 0.3, 0.2]])
+def test_simulation_by_blocks_is_the_recursion(coef, n):
+    """S54: to rounding, explosive processes included."""
+    n = min(n, 300) if sum(coef) > 1 else n
+    initial = np.ones(len(coef))
+    drawn = ar.simulate(coef, n, sigma=0.3, rng=rng(5), intercept=0.2, initial=initial)
+    noise = rng(5).normal(scale=0.3, size=(-(-n // 128), 128)).ravel()
+    z = np.concatenate([initial, np.zeros(n)])
+    for t in range(n):
+        z[t + len(coef)] = z[t : t + len(coef)] @ coef + 0.2 + noise[t]
+    np.testing.assert_allclose(drawn, z[len(coef) :], rtol=1e-9, atol=1e-9)
+
+
+def test_simulation_starts_in_its_stationary_law():
+    first = [ar.simulate([0.95], 1, rng=rng(seed))[0] for seed in range(3_000)]
+    assert np.var(first) == pytest.approx(1 / (1 - 0.95**2), rel=0.1)
+
+
+def test_ar1_autocorrelations_are_powers():
+    """S54."""
+    gamma = ar.autocovariance(ar.simulate([0.8], 400_000, rng=rng()), 5)
+    np.testing.assert_allclose(gamma / gamma[0], 0.8 ** np.arange(6), atol=0.01)
+
+
+def test_levinson_solves_the_toeplitz_system():
+    """S14."""
+    gamma = ar.autocovariance(walk(300), 12)
+    coef, sigma2 = ar.levinson(gamma)
+    matrix = gamma[np.abs(np.subtract.outer(np.arange(12), np.arange(12)))]
+    expected = np.linalg.solve(matrix, gamma[1:])
+    np.testing.assert_allclose(coef[::-1], expected, rtol=1e-8)
+    assert sigma2 == pytest.approx(gamma[0] - expected @ gamma[1:], rel=1e-8)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_yule_walker_weights_are_always_stationary(seed, order):
+    """S54."""
+    assert ar.is_stationary(ar.yule_walker(walk(60, seed), order)[0])
+
+
+def test_yule_walker_and_least_squares_meet():
+    """S54: on a long series, and equal to statsmodels."""
+    from statsmodels.regression.linear_model import yule_walker
+
+    z = ar.simulate([-0.75, 1.5], 100_000, rng=rng())
+    coef, sigma2 = ar.yule_walker(z, 2)
+    np.testing.assert_allclose(coef, ar.LinearAR(2, intercept=True).fit(z).coef_, atol=1e-3)
+    theirs, sigma = yule_walker(z, 2, method="mle", result_object=False)
+    np.testing.assert_allclose(coef[::-1], theirs, rtol=1e-9)
+    assert sigma2 == pytest.approx(sigma**2, rel=1e-9)
+
+
+def test_levinson_refuses_what_is_no_autocovariance():
+    with pytest.raises(ValueError, match="positive definite"):
+        ar.levinson([1.0, 2.0, 1.0])
+
+
+# --- order ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("criterion", ar.CRITERIA)
+@pytest.mark.parametrize("intercept", [False, True])
+def test_scores_equal_separate_fits_on_the_same_targets(criterion, intercept):
+    z, top = data.series("sunspots").values, 12
+    selection = ar.select_order(z, top, criterion=criterion, intercept=intercept)
+    n = len(z) - top
+    split = n if criterion != "holdout" else round(0.8 * n)
+    for order in range(top + 1):
+        windows = sliding_window_view(z, top + 1)[:, top - order :]
+        X = np.column_stack([np.ones(n), windows[:, :-1]])[:, 0 if intercept else 1 :]
+        w = np.linalg.lstsq(X[:split], windows[:split, -1], rcond=None)[0] if X.shape[1] else np.zeros(0)
+        judged = slice(split, None) if criterion == "holdout" else slice(None)
+        error = ((windows[judged, -1] - X[judged] @ w) ** 2).mean()
+        k = order + intercept
+        expected = {"aic": n * np.log(error) + 2 * k, "bic": n * np.log(error) + k * np.log(n), "holdout": error}
+        assert selection.scores[order] == pytest.approx(expected[criterion], rel=1e-8)
+    assert selection.order == np.argmin(selection.scores)
+
+
+def test_order_of_a_simulated_process_is_found():
+    z = ar.simulate([0.5, -0.6, 0.3], 5_000, rng=rng())
+    assert ar.select_order(z, 12, criterion="bic").order == 3
+
+
+def test_a_constant_series_needs_no_lags():
+    assert ar.select_order(np.full(60, 3.0), 5).order == 0
+
+
+# --- backtests --------------------------------------------------------------------------------------------------------
+
+class Spy:
+    """A forecaster that records what it was shown."""
+
+    def __init__(self):
+        self.fitted, self.seen = [], []
+
+    def fit(self, z):
+        self.fitted.append(z.copy())
+        return self
+
+    def forecast(self, z, horizon):
+        self.seen.append(z.copy())
+        return np.zeros(horizon)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_backtest_never_shows_the_future(refit):
+    """S3: fits see z[:start] or z[:origin]; forecasts see z[:origin]; every complete future is used."""
+    z, spy = np.arange(50.0), Spy()
+    result = ar.backtest(spy, z, horizon=5, step=3, start=20, refit=refit)
+    assert result.origins.tolist() == list(range(20, 46, 3))
+    assert [len(seen) for seen in spy.seen] == result.origins.tolist()
+    assert [len(fit) for fit in spy.fitted] == [20, *(result.origins.tolist() if refit else [])]
+    np.testing.assert_array_equal(result.actuals, result.origins[:, None] + np.arange(5))
+
+
+def test_baselines_by_hand():
+    """S3."""
+    z = [1.0, 5.0, 2.0, 8.0, 3.0]
+    assert ar.Persistence().fit(z).forecast(z, 3).tolist() == [3, 3, 3]
+    assert ar.SeasonalNaive(2).fit(z).forecast(z, 5).tolist() == [8, 3, 8, 3, 8]
+    result = ar.backtest(ar.Persistence(), z, horizon=2, start=2)
+    assert result.mae.tolist() == pytest.approx([(3 + 6) / 2, (3 + 1) / 2])
+    assert result.mse.tolist() == pytest.approx([(9 + 36) / 2, (9 + 1) / 2])
+
+
+def test_autoregression_does_not_beat_persistence_on_an_index():
+    """S3."""
+    index = data.series("simulated-index").values
+    rivals = ar.LinearAR(5, intercept=True), ar.Persistence()
+    model, naive = (ar.backtest(rival, index, horizon=5, start=4_000) for rival in rivals)
+    assert (model.mae > 0.99 * naive.mae).all()
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+BAD_SERIES = {
+    "nan": ([1.0, np.nan, 2.0, 3.0, 4.0], ValueError, r"z\[1\] is nan"),
+    "inf": ([1.0, 2.0, -np.inf, 3.0, 4.0], ValueError, r"z\[2\] is -inf"),
+    "too short": ([1.0, 2.0], ValueError, "at least 3 values, got 2"),
+    "empty": ([], ValueError, "at least 3 values, got 0"),
+    "two-dimensional": (np.ones((9, 2)), ValueError, r"one-dimensional, got shape \(9, 2\)"),
+    "scalar": (3.0, ValueError, "one-dimensional"),
+    "complex": (np.ones(9) * 1j, TypeError, "complex128"),
+    "text": (["a", "b", "c", "d"], TypeError, "real numbers"),
+    "objects": (np.array([1, None, 2, 3]), TypeError, "dtype object"),
+    "dates": (np.arange(9).astype("datetime64[D]"), TypeError, "datetime64"),
+    "masked": (np.ma.masked_greater(np.arange(9.0), 5), ValueError, "masked"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SERIES)
+@pytest.mark.parametrize("entry", ["fit", "partial_fit", "direct", "lag_matrix", "select", "forecast", "backtest"])
+def test_bad_series_are_refused_by_name(case, entry):
+    z, error, message = BAD_SERIES[case]
+    short = case in ("too short", "empty") or entry == "select"
+    calls = {
+        "fit": lambda: ar.LinearAR(2).fit(z),
+        "partial_fit": lambda: ar.LinearAR(2).partial_fit(z),
+        "direct": lambda: ar.DirectAR(1, 2).fit(z),
+        "lag_matrix": lambda: ar.lag_matrix(z, 2),
+        "select": lambda: ar.select_order(z, 1, intercept=False),
+        "forecast": lambda: ar.LinearAR(2).fit(FIBONACCI).forecast(z, 2),
+        "backtest": lambda: ar.backtest(ar.Persistence(), z, horizon=3),
+    }
+    if (entry, case) in {("partial_fit", "too short"), ("forecast", "too short")}:
+        pytest.skip("two values are a valid chunk of a stream, and a valid past for order 2")
+    with pytest.raises(error, match=None if short else message.replace("z", "(z|chunk)", message.startswith("z"))):
+        calls[entry]()
+
+
+@pytest.mark.parametrize("order, error", [(0, ValueError), (-1, ValueError), (2.0, TypeError), ("2", TypeError),
+                                          (True, TypeError), (None, TypeError)])
+def test_bad_orders_are_refused(order, error):
+    for call in (lambda: ar.LinearAR(order), lambda: ar.lag_matrix(np.ones(9), order), lambda: ar.DirectAR(order, 3),
+                 lambda: ar.DirectAR(3, order), lambda: ar.select_order(np.arange(99.0), order)):
+        with pytest.raises(error, match="order|horizon"):
+            call()
+
+
+@pytest.mark.parametrize("horizon, error", [(0, ValueError), (-3, ValueError), (1.5, TypeError)])
+def test_bad_horizons_are_refused(horizon, error):
+    model = ar.LinearAR(2).fit(FIBONACCI)
+    for call in (lambda: model.forecast(FIBONACCI, horizon), lambda: ar.forecast_variance([0.5], horizon),
+                 lambda: ar.backtest(ar.Persistence(), FIBONACCI, horizon=horizon),
+                 lambda: ar.recursive_forecast([1.0], [0.5], horizon)):
+        with pytest.raises(error, match="horizon"):
+            call()
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"ridge": -1.0}, "ridge"), ({"ridge": np.nan}, "ridge"), ({"ridge": np.inf}, "ridge"),
+    ({"solver": "lu"}, "auto, normal, qr"),
+])
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ar.LinearAR(2, **options)
+    with pytest.raises(ValueError, match=message):
+        ar.DirectAR(2, 2, **options)
+
+
+def test_other_bad_arguments_are_refused():
+    model = ar.LinearAR(2).fit(FIBONACCI)
+    for level in (0, 1, -0.5, 90):
+        with pytest.raises(ValueError, match="level"):
+            model.forecast(FIBONACCI, 2, level=level)
+    with pytest.raises(ValueError, match=r"\(\.\.\., 2\), got \(3, 4\)"):
+        model.predict(np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"\(2,\), got \(3, 2\)"):
+        model.step(np.ones((3, 2)))
+    with pytest.raises(TypeError, match="complex"):
+        model.predict(np.ones((3, 2)) * 1j)
+    with pytest.raises(ValueError, match="anchor"):
+        ar.DirectAR(3, 2, anchor="first")
+    with pytest.raises(ValueError, match="at least 2"):
+        ar.DirectAR(1, 2, anchor="last")
+    with pytest.raises(ValueError, match="criterion"):
+        ar.select_order(np.arange(99.0), 3, criterion="r2")
+    with pytest.raises(ValueError, match="holdout"):
+        ar.select_order(np.arange(99.0), 3, criterion="holdout", holdout=1.0)
+    with pytest.raises(ValueError, match="no origin"):
+        ar.backtest(ar.Persistence(), np.arange(9.0), horizon=3, start=8)
+    with pytest.raises(ValueError, match="initial must have 2"):
+        ar.simulate([0.1, 0.2], 5, rng=rng(), initial=[1.0])
+    with pytest.raises(ValueError, match="sigma"):
+        ar.simulate([0.1], 5, rng=rng(), sigma=-1.0)
+    model.sigma2_ = 0.0
+    with pytest.raises(ValueError, match="no residual"):
+        model.log_prob(FIBONACCI)
+
+
+@pytest.mark.parametrize("use", [lambda m: m.predict(np.ones((1, 2))), lambda m: m.coef_, lambda m: m.sigma2_])
+@pytest.mark.parametrize("model", [ar.LinearAR(2), ar.DirectAR(2, 2)])
+def test_models_that_were_not_fitted_say_so(model, use):
+    with pytest.raises(ar.NotFittedError, match="call fit first"):
+        use(model)
+
+
+def test_models_can_be_copied_and_pickled():
+    import copy
+    import pickle
+
+    model = ar.LinearAR(2, intercept=True).fit(walk(50))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(twin.coef_, model.coef_)
+        assert repr(twin) == repr(model) == "LinearAR(2, intercept=True, ridge=0, solver='auto')"
+
+
+def test_docstring_examples_hold():
+    import doctest
+
+    assert doctest.testmod(ar).failed == 0 and doctest.testmod(ar).attempted >= 6
+
+
+def test_memory_of_a_large_fit_stays_far_below_the_lag_matrix():
+    """One million values and 256 lags: the matrix would fill two gigabytes."""
+    import tracemalloc
+
+    z = walk(1_000_000)
+    tracemalloc.start()
+    ar.LinearAR(256).fit(z)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+def test_csv_with_text_in_a_number_is_refused(tmp_path):
+    path = tmp_path / "z.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([["t", "x"], [0, 1], [1, "n/a"]])
+    with pytest.raises(ValueError, match="line 3, column 'x': 'n/a'"):
+        data.load_csv(path)

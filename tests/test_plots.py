@@ -1,0 +1,62 @@
+"""Figures: the few helpers that draw, and what must hold in them."""
+
+import re
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+from arbook import plots  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with matplotlib.rc_context():
+        plots.use_style()
+        yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.parametrize("n_tokens", [2, 3, 6, 20])
+def test_next_token_figure_has_an_arrow_for_every_pair(n_tokens):
+    """S6: T (T + 1) / 2 arrows for T predictions, and a title for screen readers."""
+    figure = plots.next_token_figure([f"t{i}" for i in range(n_tokens)])
+    root = ElementTree.fromstring(figure.data)
+    name = "{http://www.w3.org/2000/svg}"
+    steps = n_tokens - 1
+    assert sum(path.get("class") == "arrow" for path in root.iter(f"{name}path")) == steps * (steps + 1) // 2
+    assert [text.text for text in root.iter(f"{name}text")] == [f"t{i}" for i in range(n_tokens)]
+    assert root.find(f"{name}title").text
+
+
+def test_next_token_arrows_point_forward():
+    figure = plots.next_token_figure(["a", "bb", "ccc", "d"])
+    ends = re.findall(r'd="M(\d+) \d+ C\d+ -?\d+ \d+ -?\d+ (\d+) \d+"', figure.data)
+    assert len(ends) == 6 and all(int(start) < int(end) for start, end in ends)
+
+
+def test_next_token_figure_escapes_markup_and_needs_two_tokens():
+    assert "<b>" not in plots.next_token_figure(["<b>", "&"]).data
+    with pytest.raises(ValueError, match="two tokens, got 1"):
+        plots.next_token_figure(["alone"])
+
+
+def test_figures_are_transparent_svg_of_the_house_size():
+    fig, ax = plots.axes("time (s)", "height (m)")
+    assert tuple(fig.get_size_inches()) == (6.5, 3) and matplotlib.rcParams["savefig.transparent"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time (s)", "height (m)")
+
+
+def test_fan_draws_one_line_and_one_band_per_interval():
+    _, ax = plots.axes("t", "z")
+    mean = np.arange(4.0)
+    plots.fan(ax, mean, mean, [np.column_stack([mean - k, mean + k]) for k in (1, 2)], label="f")
+    assert len(ax.lines) == 1 and len(ax.collections) == 2 and ax.lines[0].get_color() == plots.FORECAST
+
+
+def test_matrix_writes_every_number():
+    _, ax = plots.axes("column", "row")
+    plots.matrix(ax, np.arange(6).reshape(2, 3))
+    assert sorted(text.get_text() for text in ax.texts) == list("012345")
