@@ -144,14 +144,14 @@ def test_csv_without_its_time_column_is_refused(tmp_path):
 
 
 def test_records_come_from_the_checkout(empty_disk):
-    record = data.record("bench_ar")
+    record = data.record("runs/bench_ar.json")
     assert {"provenance", "speed", "accuracy"} <= set(record)
-    with pytest.raises(data.DataNotFoundError, match="no-such-run"):
-        data.record("no-such-run")
+    with pytest.raises(data.DataNotFoundError, match="runs/none.json"):
+        data.record("runs/none.json")
 
 
 def test_records_are_downloaded_where_there_is_no_checkout(empty_disk, monkeypatch):
     path = empty_disk / "run.json"
     path.write_text(json.dumps({"answer": 1}))
     monkeypatch.setattr(data.pooch, "retrieve", lambda *args, **kwargs: str(path))
-    assert data.record("only-online") == {"answer": 1}
+    assert data.record("runs/only-online.json") == {"answer": 1}

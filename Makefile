@@ -1,0 +1,68 @@
+# The commands of this project. `make help` lists them.
+
+PYTHON ?= python3
+PORT   ?= 8000
+VENV   := .venv
+BIN    := $(VENV)/bin
+SITE   := _build/html
+
+# The local copies of corpora, for the book as for the tests, unless the caller has chosen a folder.
+ifndef ARBOOK_DATA
+ifneq ($(wildcard ../shared/data),)
+export ARBOOK_DATA := $(abspath ../shared/data)
+endif
+endif
+
+# Kernels of this environment come before those that the user has installed elsewhere.
+export JUPYTER_PREFER_ENV_PATH := 1
+# Where the notebooks' extension lives, for the commands that run outside Sphinx.
+EXTENSIONS := PYTHONPATH=_ext
+
+# A book is as old as its oldest page: everything that can change one.
+SOURCES := _config.yml _toc.yml settings.ini references.bib $(filter-out README.md CHANGELOG.md,$(wildcard *.md)) \
+           $(shell find nbs api arbook runs _ext _static -type f -not -path '*/.*' -not -path '*/__pycache__/*' 2>/dev/null)
+
+.DEFAULT_GOAL := book
+.DELETE_ON_ERROR:
+.PHONY: help book serve test export lint bench clean
+
+help:  ## list the commands
+	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+# The stamp is written last: an interrupted installation or a failed build never looks finished.
+$(VENV)/.installed: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "arbook needs Python 3.11 or newer, this is " \
+	  + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[book,test]' --constraint constraints.txt
+	@touch $@
+
+$(SITE)/.complete: $(VENV)/.installed $(SOURCES)
+	$(BIN)/nbdev_export
+	$(EXTENSIONS) $(BIN)/python -m nbdev_book.execute
+	rm -rf $(SITE) _build/.doctrees  # pages that Sphinx does not read again would hide their warnings
+	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
+	@touch $@
+
+book: $(SITE)/.complete  ## build the book (run what changed, then make the pages)
+	@echo "file://$(abspath $(SITE))/index.html"
+
+serve: book  ## show the book at http://127.0.0.1:8000 (choose another with PORT=)
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
+
+test: book  ## run all tests, those of the built pages in Chromium included
+	$(BIN)/python -m pytest
+
+export: $(VENV)/.installed  ## write the library from the notebooks
+	$(BIN)/nbdev_export
+
+lint: $(VENV)/.installed  ## check style, spelling, and that notebooks and library agree
+	$(BIN)/ruff check .
+	$(BIN)/codespell *.md *.yml api arbook bench nbs tests _ext .github
+	$(EXTENSIONS) $(BIN)/python -m nbdev_book.sync
+
+bench: $(VENV)/.installed  ## measure the library against others
+	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:  ## remove what a build writes (not .venv)
+	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

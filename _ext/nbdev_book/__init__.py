@@ -1,0 +1,72 @@
+"""A Sphinx extension that renders nbdev notebooks in a Jupyter Book.
+
+nbdev gives comments such as ``#| export`` or ``#| hide`` a meaning, and Jupyter Book knows nothing of it. This
+extension closes the gap:
+
+``directives``  what each directive means, as pure functions
+``project``     which names a notebook defines and which files its results depend on
+``reader``      text of a notebook -> the notebook that the page shows
+``api``         links between a chapter's cells, its prose and the reference pages
+``execute``     a command that runs stale notebooks in parallel, before Sphinx starts
+
+It needs nothing but ``nbdev_book`` in Sphinx's list of extensions and nbdev's ``settings.ini`` beside the book's
+configuration.
+"""
+
+from __future__ import annotations
+
+import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+
+from . import api, directives
+from .project import Project, imported_names, parse
+from .reader import code_cells, input_files
+
+logger = logging.getLogger(__name__)
+
+
+def use_reader(app: Sphinx, config: Config) -> None:
+    """Make myst-nb read notebooks through ``reader.read``."""
+    config.nb_custom_formats[".ipynb"] = ["nbdev_book.reader.read", {"root": str(app.confdir)}, False]
+
+
+def inspect_notebook(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Before a notebook becomes a page: warn of bad directives, note its files and the names that it exports."""
+    if not str(app.env.doc2path(docname)).endswith(".ipynb"):
+        return
+    project = Project.load(app.confdir)
+    cells = list(code_cells(nbformat.reads(source[0], as_version=4), project))
+    for cell in cells:
+        for complaint in directives.complaints(cell.directives, also_known=project.test_flags):
+            logger.warning(f"cell {cell.number}: {complaint}", type="nbdev", location=docname)
+    for file in input_files(cells, project):
+        app.env.note_dependency(str(file))
+    api.note_exports(app.env, docname, [name for cell in cells for name in cell.names])
+    for cell in cells:
+        api.note_names(app.env, imported_names(parse(cell.code), project))
+        api.note_names(app.env, {name.removeprefix(f"{cell.module}."): name for name in cell.names})
+
+
+class DropHiddenLines(SphinxTransform):
+    """Take the lines marked ``#| hide_line`` out of the code that the page shows. The notebook has run by then."""
+
+    default_priority = 6
+
+    def apply(self, **kwargs) -> None:
+        for block in self.document.findall(nodes.literal_block):
+            if block.parent.get("nb_element") == "cell_code_source":
+                block.rawsource = directives.visible(block.astext())
+                block[:] = [nodes.Text(block.rawsource)]
+
+
+def setup(app: Sphinx) -> dict:
+    app.setup_extension("myst_nb")
+    app.connect("config-inited", use_reader, priority=100)
+    app.connect("source-read", inspect_notebook)
+    app.add_transform(DropHiddenLines)
+    api.setup(app)
+    return {"version": "0.1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}

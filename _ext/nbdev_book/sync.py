@@ -1,0 +1,62 @@
+"""Check that notebooks and library agree: exporting and cleaning again would change nothing, and no output is stored.
+
+    python -m nbdev_book.sync
+
+It works on a copy, so that a check never edits what it checks.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+from .execute import find_notebooks
+from .project import Project
+
+
+def outputs(project: Project) -> list[str]:
+    """Notebooks that carry results: these belong to the book, which computes them."""
+    return [
+        f"{path.relative_to(project.root)}: holds outputs or execution counts; run nbdev_clean --clear_all"
+        for path in find_notebooks(project)
+        if any(cell.get("outputs") or cell.get("execution_count") for cell in nbformat.read(path, as_version=4).cells)
+    ]
+
+
+def differences(project: Project) -> list[str]:
+    """Files that nbdev_export or nbdev_clean would change."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        shutil.copy(project.root / "settings.ini", copy)
+        for source in (project.library, project.notebooks):
+            ignored = shutil.ignore_patterns("__pycache__", ".*")
+            shutil.copytree(source, copy / source.relative_to(project.root), ignore=ignored)
+        before = _contents(copy)
+        for command in ("nbdev_export", "nbdev_clean"):
+            subprocess.run([Path(sys.executable).with_name(command)], cwd=copy, check=True)
+        after = _contents(copy)
+    return [
+        f"{name}: differs from what nbdev_export and nbdev_clean write"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def main() -> int:
+    project = Project.load(".")
+    complaints = outputs(project) + differences(project)
+    print("\n".join(complaints) or "notebooks and library agree")
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Small repairs of the HTML that the theme and its extensions write, found by testing for accessibility."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+REPAIRS = {
+    # ARIA 1.2 deprecates the role, and a list demands list items.
+    'role="doc-biblioentry"': 'role="listitem"',
+    # A button in the sidebar that shows an arrow and says nothing.
+    '<summary><span class="toctree-toggle"': '<summary aria-label="Pages below"><span class="toctree-toggle"',
+}
+
+# A signature on several lines, which Sphinx writes as a list of definitions without terms.
+SIGNATURE = re.compile(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', re.DOTALL)
+
+
+def mend(text: str) -> str:
+    """The repaired text of a page."""
+    for broken, whole in REPAIRS.items():
+        text = text.replace(broken, whole)
+    return SIGNATURE.sub(_without_definitions, text)
+
+
+def _without_definitions(signature: re.Match) -> str:
+    opening, lines = signature.groups()
+    return f"{opening}<div>{lines.replace('dd>', 'div>')}</div>"
+
+
+def mend_pages(app: Sphinx, error: Exception | None) -> None:
+    """Repair every page that has been written."""
+    if error or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text("utf8")
+        if (mended := mend(text)) != text:
+            page.write_text(mended, "utf8")
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("build-finished", mend_pages)
+    return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,191 @@
+"""The built book, page by page, in a real browser and straight from the disk."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build" / "html"
+# 404.html is written for the address under which the book is published, so its links lead nowhere from the disk.
+FILES = [file for file in SITE.rglob("*.html") if "_static" not in file.parts and file.name != "404.html"]
+PAGES = sorted(str(file.relative_to(SITE)) for file in FILES) or ["index.html"]
+READING = [page for page in PAGES if page not in {"genindex.html", "search.html", "py-modindex.html", "prf-prf.html"}]
+
+pytestmark = pytest.mark.site
+
+
+@dataclass
+class Opened:
+    """A page in the browser, with every complaint that it has made so far."""
+
+    page: object
+    complaints: list[str] = field(default_factory=list)
+
+    def show(self, name: str, query: str = "") -> None:
+        """Go to a page and wait until its formulas are typeset."""
+        self.page.goto((SITE / name).as_uri() + query, wait_until="load")
+        self.page.evaluate("window.MathJax?.startup?.promise")
+
+    def use_theme(self, theme: str) -> None:
+        self.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+
+
+@pytest.fixture(scope="module")
+def tab(browser, site) -> Iterator[Opened]:
+    """One tab that remembers console errors, failed requests and requests to any other host."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    opened = Opened(context.new_page())
+    note = opened.complaints.append
+    opened.page.on("console", lambda message: message.type == "error" and note(message.text))
+    opened.page.on("pageerror", lambda error: note(str(error)))
+    opened.page.on("requestfailed", lambda request: note(f"failed: {request.url}"))
+    opened.page.on("request", lambda request: request.url.startswith("http") and note(f"other host: {request.url}"))
+    yield opened
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def reading(tab, request) -> Opened:
+    """The tab, showing the page that the test is about. Tests of one page share a single visit."""
+    tab.complaints.clear()
+    tab.show(request.param)
+    return tab
+
+
+@pytest.fixture(autouse=True)
+def usual_look(request) -> Iterator[None]:
+    """Put the window back to the light theme and its usual width after each test."""
+    yield
+    if "reading" in request.fixturenames:
+        opened = request.getfixturevalue("reading")
+        opened.use_theme("light")
+        opened.page.set_viewport_size({"width": 1280, "height": 900})
+
+
+every_page = pytest.mark.parametrize("reading", READING, indirect=True, scope="module")
+
+
+@every_page
+def test_a_page_makes_no_errors_and_asks_no_other_host(reading):
+    assert reading.complaints == []
+
+
+@every_page
+def test_every_formula_is_typeset(reading):
+    unset = "[...document.querySelectorAll('article .math')].filter(e => !e.querySelector('mjx-container'))"
+    assert reading.page.evaluate(f"{unset}.map(e => e.textContent)") == []
+    wrong = "[...document.querySelectorAll('[data-mjx-error]')].map(e => e.dataset.mjxError)"
+    assert reading.page.evaluate(wrong) == []
+    assert reading.page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
+
+
+@every_page
+def test_every_image_is_loaded_and_described(reading):
+    broken = "[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)"
+    assert reading.page.evaluate(broken) == []
+    undescribed = "[...document.querySelectorAll('article img')].filter(i => !i.alt).map(i => i.src)"
+    assert reading.page.evaluate(undescribed) == []
+
+
+@every_page
+def test_no_directive_is_visible(reading):
+    for code in reading.page.locator("article .cell_input pre").all_inner_texts():
+        assert not code.lstrip().startswith(("#|", "# |"))
+
+
+@every_page
+def test_nothing_is_wider_than_a_phone(reading):
+    reading.page.set_viewport_size({"width": 390, "height": 844})
+    assert reading.page.evaluate("document.documentElement.scrollWidth") <= 390
+    sticking_out = """[...document.querySelectorAll('article *')].filter(e => {
+        const clipped = e.parentElement.closest('article *:not(a, span, code)');
+        for (let box = clipped; box && box.tagName != 'ARTICLE'; box = box.parentElement)
+            if (getComputedStyle(box).overflowX != 'visible') return false;
+        return e.getBoundingClientRect().width > 0 && e.getBoundingClientRect().right > 391
+            && getComputedStyle(e).overflowX == 'visible';
+    }).map(e => e.outerHTML.slice(0, 120))"""
+    assert reading.page.evaluate(sticking_out) == []
+
+
+@every_page
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_page_is_accessible(reading, theme):
+    reading.use_theme(theme)
+    script = Path(find_spec("axe_playwright_python").submodule_search_locations[0], "axe.min.js")
+    reading.page.evaluate(script.read_text("utf8"))
+    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "preload": False}
+    result = reading.page.evaluate("options => axe.run(document, options)", options)
+    serious = [violation for violation in result["violations"] if violation["impact"] in {"serious", "critical"}]
+    assert [(one["id"], node["html"][:200]) for one in serious for node in one["nodes"]] == []
+
+
+def test_the_theme_button_turns_the_page_and_its_figures_dark(tab):
+    tab.show("nbs/a2_plots.html")
+    looks = set()
+    for _ in range(3):  # light, dark, and what the system prefers
+        tab.page.locator("button.theme-switch-button:visible").first.click()
+        tab.page.mouse.move(0, 0)
+        looks.add(tab.page.evaluate("""() => [
+            document.documentElement.dataset.theme,
+            getComputedStyle(document.body).backgroundColor,
+            getComputedStyle(document.querySelector('.cell_output img')).filter.split('(')[0],
+        ].join()"""))
+    themes = {look.split(",")[0]: look for look in looks}
+    light, dark = (re.findall(r"\d+", themes[theme])[:3] for theme in ("light", "dark"))
+    assert min(map(int, light)) > 200 and max(map(int, dark)) < 60
+    assert themes["light"].endswith("none") and themes["dark"].endswith("invert")
+
+
+def test_search_finds_the_chapter_on_the_lag_matrix(tab):
+    tab.complaints.clear()
+    tab.show("search.html", "?q=lag+matrix")
+    tab.page.wait_for_selector("ul.search li a")
+    found = tab.page.eval_on_selector_all("ul.search li a", "links => links.map(link => link.getAttribute('href'))")
+    assert any("nbs/01_least_squares.html" in link for link in found)
+    assert tab.complaints == []
+
+
+# What the files say, without a browser
+
+
+def soup(name: str) -> BeautifulSoup:
+    return BeautifulSoup((SITE / name).read_text("utf8"), "html.parser")
+
+
+@pytest.fixture(scope="module")
+def anchors(site) -> dict[Path, set[str]]:
+    """The fragments that each page offers."""
+    return {(site / name).resolve(): {tag["id"] for tag in soup(name).find_all(id=True)} for name in PAGES}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_inside_the_book_leads_somewhere(anchors, name):
+    dead = []
+    for link in soup(name).select("a[href]"):
+        if re.match(r"[a-z]+:", link["href"]):
+            continue
+        path, _, fragment = link["href"].partition("#")
+        target = (SITE / name).parent.joinpath(unquote(path.split("?")[0]) or (SITE / name).name).resolve()
+        if not target.is_file() or (fragment and target in anchors and unquote(fragment) not in anchors[target]):
+            dead.append(link["href"])
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_refers_to_a_resource_of_another_host(site, name):
+    page = soup(name)
+    sources = [tag["src"] for tag in page.select("script[src], img[src], iframe[src], source[src], video[src]")]
+    styles = [tag["href"] for tag in page.select("link[href]") if "canonical" not in tag.get("rel", [])]
+    assert [address for address in sources + styles if re.match(r"(https?:)?//", address)] == []
+
+
+def test_every_notebook_can_be_downloaded_as_it_is(site):
+    for source in (ROOT / "nbs").glob("*.ipynb"):
+        if (site / "nbs" / f"{source.stem}.html").exists():
+            assert (site / "_sources" / "nbs" / source.name).read_bytes() == source.read_bytes()
