@@ -58,6 +58,7 @@ export: $(VENV)/.installed  ## write the library from the notebooks
 
 lint: $(VENV)/.installed  ## check style, spelling, and that notebooks and library agree
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/codespell *.md *.yml api arbook bench nbs tests _ext .github
 	$(EXTENSIONS) $(BIN)/python -m nbdev_book.sync
 

@@ -19,7 +19,11 @@ def copy_script(app: Sphinx, error: Exception | None) -> None:
     """Put the script beside the theme's own."""
     if error or app.builder.format != "html":
         return
-    source = next(file.locate() for file in files("sphinx-mathjax-offline") or [] if file.name == "tex-svg-full.js")
+    source = next(
+        file.locate()
+        for file in files("sphinx-mathjax-offline") or []
+        if file.name == "tex-svg-full.js"
+    )
     target = Path(app.outdir, "_static", SCRIPT)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, target)

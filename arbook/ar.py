@@ -66,7 +66,9 @@ def as_count(value: int, name: str, *, minimum: int = 1) -> int:
     try:
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}") from None
+        raise TypeError(
+            f"{name} must be an integer, got {value!r} of type {type(value).__name__}"
+        ) from None
     if count < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {count}")
     return count
@@ -88,15 +90,19 @@ def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarr
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
     if values.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, got shape {values.shape}; pass several series as a list, "
-                         f"for the columns of a table list({name}.T)")
+        raise ValueError(
+            f"{name} must be one-dimensional, got shape {values.shape}; pass several series as a list, "
+            f"for the columns of a table list({name}.T)"
+        )
     if len(values) < min_length:
         raise ValueError(f"{name} must have at least {min_length} values, got {len(values)}")
     values = np.ascontiguousarray(values, dtype=np.float64)
     finite = np.isfinite(values)
     if not finite.all():
         first = int(np.argmin(finite))
-        raise ValueError(f"{name}[{first}] is {values[first]}; every value must be finite: fill or drop it first")
+        raise ValueError(
+            f"{name}[{first}] is {values[first]}; every value must be finite: fill or drop it first"
+        )
     return values
 
 # %% ../nbs/01_least_squares.ipynb #b5891170
@@ -231,7 +237,9 @@ def rank_report(X: np.ndarray) -> RankReport:
     _, values, directions = np.linalg.svd(X, full_matrices=len(X) < X.shape[1])
     rank = int((values > EPS * max(X.shape) * values[0]).sum())
     smallest = values[-1] if len(values) == X.shape[1] else 0.0
-    return RankReport(rank, float(values[0] / smallest) if smallest > 0 else np.inf, directions[rank:].T)
+    return RankReport(
+        rank, float(values[0] / smallest) if smallest > 0 else np.inf, directions[rank:].T
+    )
 
 # %% ../nbs/01_least_squares.ipynb #0ab7d1e1
 def lag_gram(z: np.ndarray, width: int) -> np.ndarray:
@@ -261,7 +269,9 @@ DIRECT_LAGS = 128  # up to here, dot products beat the Fourier transform
 DIRECT_ORDER = 16  # the same limit for filtering a series and correlating it with its residual
 
 
-def overlapping_blocks(z: np.ndarray, overlap: int, n_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def overlapping_blocks(
+    z: np.ndarray, overlap: int, n_rows: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut a series into blocks that a Fourier transform can handle one batch at a time.
 
     Yields
@@ -271,12 +281,12 @@ def overlapping_blocks(z: np.ndarray, overlap: int, n_rows: int) -> Iterator[tup
     valid : ndarray of bool, shape (k, size - overlap)
         Which starting positions in a block are among the first `n_rows` of the series.
     """
-    size = 1 << (8 * (overlap + 1) - 1).bit_length()               # a power of two, mostly new values
+    size = 1 << (8 * (overlap + 1) - 1).bit_length()  # a power of two, mostly new values
     step = size - overlap
     n_blocks = -(-n_rows // step)
     padded = np.concatenate([z, np.zeros(max(0, n_blocks * step + overlap - len(z)))])
     blocks = sliding_window_view(padded, size)[::step][:n_blocks]  # (n_blocks, size)
-    batch = max(1, (1 << 15) // size)                              # stay within the processor's cache
+    batch = max(1, (1 << 15) // size)  # stay within the processor's cache
     for first in range(0, n_blocks, batch):
         chosen = blocks[first : first + batch]
         position = (first + np.arange(len(chosen)))[:, None] * step + np.arange(step)
@@ -303,7 +313,9 @@ def lag_products(z: np.ndarray, n_lags: int) -> np.ndarray:
     spectrum = 0
     for blocks, valid in overlapping_blocks(z, n_lags, n):
         starts = np.where(valid, blocks[:, : valid.shape[1]], 0)
-        spectrum = spectrum + (np.fft.rfft(starts, blocks.shape[1]).conj() * np.fft.rfft(blocks)).sum(0)
+        spectrum = spectrum + (
+            np.fft.rfft(starts, blocks.shape[1]).conj() * np.fft.rfft(blocks)
+        ).sum(0)
     return np.fft.irfft(spectrum, blocks.shape[1])[: n_lags + 1]
 
 # %% ../nbs/01_least_squares.ipynb #45f8c6ac
@@ -364,10 +376,16 @@ class Fit(NamedTuple):
 
 def centred_gram(moments: Moments, intercept: bool) -> np.ndarray:
     """Return the Gram matrix, with every column centred if there is an intercept. Shape (width, width)."""
-    return moments.gram - np.outer(moments.sums, moments.sums) / moments.n_rows if intercept else moments.gram
+    return (
+        moments.gram - np.outer(moments.sums, moments.sums) / moments.n_rows
+        if intercept
+        else moments.gram
+    )
 
 
-def solve_moments(moments: Moments, order: int, *, intercept: bool, ridge: float) -> tuple[Fit, np.ndarray]:
+def solve_moments(
+    moments: Moments, order: int, *, intercept: bool, ridge: float
+) -> tuple[Fit, np.ndarray]:
     """Solve the normal equations: the first `order` entries of a window predict the others.
 
     Returns
@@ -384,16 +402,18 @@ def solve_moments(moments: Moments, order: int, *, intercept: bool, ridge: float
     gram = centred_gram(moments, intercept)
     factor = np.linalg.cholesky(gram[:order, :order] + ridge * np.eye(order))
     half_inverse = np.linalg.inv(factor)
-    coef = half_inverse.T @ (half_inverse @ gram[:order, order:])                  # (p, h)
-    explained = 2 * gram[:order, order:] - gram[:order, :order] @ coef             # (p, h)
-    rss = (np.diag(gram)[order:] - (coef * explained).sum(0)).clip(0)              # (h,)
+    coef = half_inverse.T @ (half_inverse @ gram[:order, order:])  # (p, h)
+    explained = 2 * gram[:order, order:] - gram[:order, :order] @ coef  # (p, h)
+    rss = (np.diag(gram)[order:] - (coef * explained).sum(0)).clip(0)  # (h,)
     mean = moments.sums / moments.n_rows
     bias = mean[order:] - mean[:order] @ coef if intercept else np.zeros(coef.shape[1])
     condition = float(np.linalg.norm(factor) * np.linalg.norm(half_inverse))
     return Fit(coef, bias, rss, moments.n_rows, order, condition, "normal"), half_inverse
 
 # %% ../nbs/01_least_squares.ipynb #eb96897e
-def residual_moments(z: np.ndarray, coef: np.ndarray, intercept: float) -> tuple[np.ndarray, float, float]:
+def residual_moments(
+    z: np.ndarray, coef: np.ndarray, intercept: float
+) -> tuple[np.ndarray, float, float]:
     """Correlate the residual of a linear prediction with its inputs, in one pass over the series.
 
     Parameters
@@ -424,8 +444,16 @@ def residual_moments(z: np.ndarray, coef: np.ndarray, intercept: float) -> tuple
     return np.fft.irfft(spectrum, size)[:order], total, rss
 
 
-def refine(fit: Fit, half_inverse: np.ndarray, series: Sequence[np.ndarray], moments: Moments, *,
-           intercept: bool, ridge: float, steps: int = 5) -> Fit | None:
+def refine(
+    fit: Fit,
+    half_inverse: np.ndarray,
+    series: Sequence[np.ndarray],
+    moments: Moments,
+    *,
+    intercept: bool,
+    ridge: float,
+    steps: int = 5,
+) -> Fit | None:
     """Correct a solution of the normal equations until it is as accurate as one by QR.
 
     Returns
@@ -444,7 +472,7 @@ def refine(fit: Fit, half_inverse: np.ndarray, series: Sequence[np.ndarray], mom
         coef = coef + change
         bias += total / n - mean @ change if intercept else 0.0
         size = np.linalg.norm(change)
-        if size <= 1e-9 * np.linalg.norm(coef):                    # the next one would be below rounding
+        if size <= 1e-9 * np.linalg.norm(coef):  # the next one would be below rounding
             return fit._replace(coef=coef[:, None], intercept=np.array([bias]), rss=np.array([rss]))
         if size > last / 4:
             return None
@@ -452,8 +480,9 @@ def refine(fit: Fit, half_inverse: np.ndarray, series: Sequence[np.ndarray], mom
     return None
 
 # %% ../nbs/01_least_squares.ipynb #cc6fa37a
-def triangular_factor(series: Sequence[np.ndarray], width: int, *, intercept: bool,
-                      factor: np.ndarray | None = None) -> np.ndarray:
+def triangular_factor(
+    series: Sequence[np.ndarray], width: int, *, intercept: bool, factor: np.ndarray | None = None
+) -> np.ndarray:
     """Reduce all windows of some series to the triangle R of their QR factorisation, a block of windows at a time.
 
     Parameters
@@ -484,13 +513,16 @@ def triangular_factor(series: Sequence[np.ndarray], width: int, *, intercept: bo
     return factor
 
 
-def solve_factor(factor: np.ndarray, order: int, n_rows: int, *, intercept: bool, ridge: float) -> Fit:
+def solve_factor(
+    factor: np.ndarray, order: int, n_rows: int, *, intercept: bool, ridge: float
+) -> Fit:
     """Solve least squares from the triangle of `triangular_factor`; of minimum norm if it is not unique."""
-    first = int(intercept)                                         # below the row of ones, columns are centred
+    first = int(intercept)  # below the row of ones, columns are centred
     features, targets = factor[first:, first : first + order], factor[first:, first + order :]
     penalty, zeros = np.sqrt(ridge) * np.eye(order), np.zeros((order, targets.shape[1]))
-    coef, _, rank, values = np.linalg.lstsq(np.vstack([features, penalty]), np.vstack([targets, zeros]),
-                                            rcond=EPS * max(n_rows, order))
+    coef, _, rank, values = np.linalg.lstsq(
+        np.vstack([features, penalty]), np.vstack([targets, zeros]), rcond=EPS * max(n_rows, order)
+    )
     rss = ((targets - features @ coef) ** 2).sum(0)
     bias = np.zeros(targets.shape[1])
     if intercept:
@@ -503,8 +535,14 @@ SOLVERS = ("auto", "normal", "qr")
 MAX_CONDITION = 1e8  # beyond it, correcting the normal equations is not worth a try
 
 
-def least_squares(series: Sequence[np.ndarray], order: int, *, intercept: bool = False, ridge: float = 0.0,
-                  solver: str = "auto") -> Fit:
+def least_squares(
+    series: Sequence[np.ndarray],
+    order: int,
+    *,
+    intercept: bool = False,
+    ridge: float = 0.0,
+    solver: str = "auto",
+) -> Fit:
     """Fit one set of weights to the one-step-ahead windows of one or more series.
 
     Parameters
@@ -533,17 +571,25 @@ def least_squares(series: Sequence[np.ndarray], order: int, *, intercept: bool =
     scale, shift = scale_and_shift(series, centre=intercept)
     scaled = [z / scale - shift for z in series]
     options = {"intercept": intercept, "ridge": min(ridge / scale / scale, 1e100)}
-    fit = None if solver == "qr" else _solve_scaled(scaled, order, refined=solver == "auto", **options)
+    fit = (
+        None
+        if solver == "qr"
+        else _solve_scaled(scaled, order, refined=solver == "auto", **options)
+    )
     if fit is None:
         n_rows = sum(len(z) - order for z in series)
-        fit = solve_factor(triangular_factor(scaled, order + 1, intercept=intercept), order, n_rows, **options)
+        fit = solve_factor(
+            triangular_factor(scaled, order + 1, intercept=intercept), order, n_rows, **options
+        )
     return restore_units(fit, scale, shift)
 
 
 def scale_and_shift(series: Sequence[np.ndarray], *, centre: bool) -> tuple[float, float]:
     """Return the power of two by which to divide some series, and what to subtract then: their mean, or zero."""
     scale = 2.0 ** (float(np.frexp(max(np.abs(z).max() for z in series))[1]) - 1)
-    return scale, sum((z / scale).sum() for z in series) / sum(len(z) for z in series) if centre else 0.0
+    return scale, sum((z / scale).sum() for z in series) / sum(
+        len(z) for z in series
+    ) if centre else 0.0
 
 
 def restore_units(fit: Fit, scale: float, shift: float) -> Fit:
@@ -553,7 +599,9 @@ def restore_units(fit: Fit, scale: float, shift: float) -> Fit:
         return fit._replace(intercept=bias, rss=fit.rss * scale * scale)
 
 
-def _solve_scaled(series: Sequence[np.ndarray], order: int, *, refined: bool, **options) -> Fit | None:
+def _solve_scaled(
+    series: Sequence[np.ndarray], order: int, *, refined: bool, **options
+) -> Fit | None:
     """Solve the normal equations; None if `refined` is asked for and they cannot be trusted."""
     moments = sum_moments(series, order + 1)
     try:
@@ -561,10 +609,16 @@ def _solve_scaled(series: Sequence[np.ndarray], order: int, *, refined: bool, **
     except np.linalg.LinAlgError:
         if refined:
             return None
-        raise np.linalg.LinAlgError("X.T @ X is not positive definite; use solver='auto' or 'qr', or a ridge") from None
+        raise np.linalg.LinAlgError(
+            "X.T @ X is not positive definite; use solver='auto' or 'qr', or a ridge"
+        ) from None
     if not refined:
         return fit
-    return refine(fit, half_inverse, series, moments, **options) if fit.condition < MAX_CONDITION else None
+    return (
+        refine(fit, half_inverse, series, moments, **options)
+        if fit.condition < MAX_CONDITION
+        else None
+    )
 
 
 def sum_moments(series: Sequence[np.ndarray], width: int) -> Moments:
@@ -619,7 +673,9 @@ def check_options(ridge: float, solver: str) -> None:
         raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
 
 
-def apply_weights(windows: np.ndarray, coef: np.ndarray, intercept: np.ndarray | float) -> np.ndarray:
+def apply_weights(
+    windows: np.ndarray, coef: np.ndarray, intercept: np.ndarray | float
+) -> np.ndarray:
     """Compute `windows @ coef + intercept`, a few thousand windows at a time, so that a view is never copied whole."""
     if windows.ndim == 1:
         return windows @ coef + intercept
@@ -647,7 +703,9 @@ class Stream:
                 new = window_moments(values, width)
                 self.summary = new if self.summary is None else self.summary + new
             else:
-                self.summary = triangular_factor([values], width, intercept=self.intercept, factor=self.summary)
+                self.summary = triangular_factor(
+                    [values], width, intercept=self.intercept, factor=self.summary
+                )
             self.n_rows += len(values) - self.order
         self.tail = values[-self.order :]
 
@@ -668,7 +726,9 @@ def solve_any_moments(moments: Moments, order: int, *, intercept: bool, ridge: f
     except np.linalg.LinAlgError:
         gram, mean = centred_gram(moments, intercept), moments.sums / moments.n_rows
         features, products = gram[:order, :order], gram[:order, order:]
-        coef, _, rank, values = np.linalg.lstsq(features, products, rcond=EPS * max(moments.n_rows, order))
+        coef, _, rank, values = np.linalg.lstsq(
+            features, products, rcond=EPS * max(moments.n_rows, order)
+        )
         rss = (np.diag(gram)[order:] - (coef * (2 * products - features @ coef)).sum(0)).clip(0)
         bias = (mean[order:] - mean[:order] @ coef) * intercept
         return Fit(coef, bias, rss, moments.n_rows, int(rank), np.inf, "normal")
@@ -717,9 +777,16 @@ class LinearAR:
     ([1.0, 1.0], 34.0)
     """
 
-    def __init__(self, order: int, *, intercept: bool = False, ridge: float = 0.0, solver: str = "auto"):
+    def __init__(
+        self, order: int, *, intercept: bool = False, ridge: float = 0.0, solver: str = "auto"
+    ):
         check_options(ridge, solver)
-        self.order, self.intercept, self.ridge, self.solver = as_count(order, "order"), bool(intercept), ridge, solver
+        self.order, self.intercept, self.ridge, self.solver = (
+            as_count(order, "order"),
+            bool(intercept),
+            ridge,
+            solver,
+        )
         self._stream: Stream | None = None
 
     def __repr__(self) -> str:
@@ -774,11 +841,20 @@ class LinearAR:
 
     def _keep(self, fit: Fit) -> Self:
         if fit.rank < self.order:
-            warnings.warn(f"the series determines only {fit.rank} of {self.order} weights; "
-                          f"coef_ is the solution of minimum norm", RankWarning, stacklevel=3)
+            warnings.warn(
+                f"the series determines only {fit.rank} of {self.order} weights; "
+                f"coef_ is the solution of minimum norm",
+                RankWarning,
+                stacklevel=3,
+            )
         self.coef_, self.intercept_ = fit.coef[:, 0], float(fit.intercept[0])
         self.sigma2_ = float(fit.rss[0] / fit.n_rows)
-        self.n_rows_, self.rank_, self.condition_, self.solver_ = fit.n_rows, fit.rank, fit.condition, fit.solver
+        self.n_rows_, self.rank_, self.condition_, self.solver_ = (
+            fit.n_rows,
+            fit.rank,
+            fit.condition,
+            fit.solver,
+        )
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -802,7 +878,9 @@ class LinearAR:
             raise ValueError(f"window must have shape ({self.order},), got {window.shape}")
         return float(window @ self.coef_ + self.intercept_)
 
-    def forecast(self, z: ArrayLike, horizon: int, *, level: float | None = None) -> np.ndarray | Forecast:
+    def forecast(
+        self, z: ArrayLike, horizon: int, *, level: float | None = None
+    ) -> np.ndarray | Forecast:
         """Forecast the next values, each from the values before it, forecasts included.
 
         Parameters
@@ -821,12 +899,14 @@ class LinearAR:
             The forecasts; with `level`, together with their intervals.
         """
         window = as_series(z, min_length=self.order)[-self.order :]
-        mean = recursive_forecast(window, self.coef_, as_count(horizon, "horizon"), intercept=self.intercept_)
+        mean = recursive_forecast(
+            window, self.coef_, as_count(horizon, "horizon"), intercept=self.intercept_
+        )
         if level is None:
             return mean
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
-        deviation = np.sqrt(forecast_variance(self.coef_, horizon, sigma2=self.sigma2_))   # (h,)
+        deviation = np.sqrt(forecast_variance(self.coef_, horizon, sigma2=self.sigma2_))  # (h,)
         half = NormalDist().inv_cdf((1 + level) / 2) * deviation
         return Forecast(mean, mean[:, None] + half[:, None] * np.array([-1.0, 1.0]))
 
@@ -838,16 +918,27 @@ class LinearAR:
         """Return the natural log density of every value given the `order` values before it, shape (N - order,). (S1)"""
         X, y = lag_matrix(z, self.order)
         if self.sigma2_ <= 0:
-            raise ValueError("the fit left no residual, so the density is infinite; log_prob needs noise")
+            raise ValueError(
+                "the fit left no residual, so the density is infinite; log_prob needs noise"
+            )
         return -0.5 * (np.log(2 * np.pi * self.sigma2_) + (y - self.predict(X)) ** 2 / self.sigma2_)
 
     def sample(self, z: ArrayLike, n: int, *, rng: np.random.Generator) -> np.ndarray:
         """Draw one possible continuation of the past `z`, shape (n,), under Gaussian noise."""
         window = as_series(z, min_length=self.order)[-self.order :]
-        return simulate(self.coef_, n, intercept=self.intercept_, sigma=np.sqrt(self.sigma2_), rng=rng, initial=window)
+        return simulate(
+            self.coef_,
+            n,
+            intercept=self.intercept_,
+            sigma=np.sqrt(self.sigma2_),
+            rng=rng,
+            initial=window,
+        )
 
 # %% ../nbs/01_least_squares.ipynb #9bfd3451
-def recursive_forecast(windows: ArrayLike, coef: ArrayLike, horizon: int, *, intercept: float = 0.0) -> np.ndarray:
+def recursive_forecast(
+    windows: ArrayLike, coef: ArrayLike, horizon: int, *, intercept: float = 0.0
+) -> np.ndarray:
     """Forecast `horizon` steps from each window, feeding every prediction back as an input. (S20)
 
     Parameters
@@ -919,7 +1010,7 @@ def anchor_basis(level: np.ndarray) -> np.ndarray:
 
 def anchor_moments(moments: Moments, level: np.ndarray) -> Moments:
     """Turn sums over windows into sums over windows from which `level @ window`, shape (width,), is subtracted."""
-    by_level = moments.gram @ level                                                    # (width,)
+    by_level = moments.gram @ level  # (width,)
     gram = moments.gram - by_level - by_level[:, None] + level @ by_level
     return Moments(gram, moments.sums - level @ moments.sums, moments.n_rows)
 
@@ -970,17 +1061,32 @@ class DirectAR:
     [12.0, 13.0, 14.0]
     """
 
-    def __init__(self, order: int, horizon: int, *, anchor: str | None = None, ridge: float = 0.0,
-                 intercept: bool = False, solver: str = "auto"):
+    def __init__(
+        self,
+        order: int,
+        horizon: int,
+        *,
+        anchor: str | None = None,
+        ridge: float = 0.0,
+        intercept: bool = False,
+        solver: str = "auto",
+    ):
         check_options(ridge, solver)
         self.order = as_count(order, "order", minimum=1 if anchor is None else 2)
         self.horizon = as_count(horizon, "horizon")
-        self.anchor, self.ridge, self.intercept, self.solver = anchor, ridge, bool(intercept), solver
+        self.anchor, self.ridge, self.intercept, self.solver = (
+            anchor,
+            ridge,
+            bool(intercept),
+            solver,
+        )
         self._level = anchor_level(anchor, self.order)
 
     def __repr__(self) -> str:
-        return (f"DirectAR({self.order}, {self.horizon}, anchor={self.anchor!r}, ridge={self.ridge:g}, "
-                f"intercept={self.intercept}, solver={self.solver!r})")
+        return (
+            f"DirectAR({self.order}, {self.horizon}, anchor={self.anchor!r}, ridge={self.ridge:g}, "
+            f"intercept={self.intercept}, solver={self.solver!r})"
+        )
 
     __getattr__ = LinearAR.__getattr__
 
@@ -999,25 +1105,36 @@ class DirectAR:
         """
         series = as_series_list(z, min_length=self.order + self.horizon)
         scale, shift = scale_and_shift(series, centre=self.intercept or self.anchor is not None)
-        basis = anchor_basis(self._level)                                              # (p, q)
+        basis = anchor_basis(self._level)  # (p, q)
         options = {"intercept": self.intercept, "ridge": min(self.ridge / scale / scale, 1e100)}
         fit = self._solve([z / scale - shift for z in series], basis, **options)
         if fit.rank < basis.shape[1]:
-            warnings.warn(f"the series determines only {fit.rank} of {basis.shape[1]} weights; "
-                          f"coef_ is the solution of minimum norm", RankWarning, stacklevel=2)
-        coef = basis @ fit.coef                                                        # (p, h), on distances
-        coef = coef + self._level[:, None] * (1 - coef.sum(0))                         # (p, h), on the window itself
-        fit = restore_units(fit._replace(coef=coef if self.anchor else basis @ fit.coef), scale, shift)
+            warnings.warn(
+                f"the series determines only {fit.rank} of {basis.shape[1]} weights; "
+                f"coef_ is the solution of minimum norm",
+                RankWarning,
+                stacklevel=2,
+            )
+        coef = basis @ fit.coef  # (p, h), on distances
+        coef = coef + self._level[:, None] * (1 - coef.sum(0))  # (p, h), on the window itself
+        fit = restore_units(
+            fit._replace(coef=coef if self.anchor else basis @ fit.coef), scale, shift
+        )
         self.coef_, self.intercept_, self.sigma2_ = fit.coef, fit.intercept, fit.rss / fit.n_rows
-        self.n_rows_, self.rank_, self.condition_, self.solver_ = fit.n_rows, fit.rank, fit.condition, fit.solver
+        self.n_rows_, self.rank_, self.condition_, self.solver_ = (
+            fit.n_rows,
+            fit.rank,
+            fit.condition,
+            fit.solver,
+        )
         return self
 
     def _solve(self, series: list[np.ndarray], basis: np.ndarray, **options) -> Fit:
         """Solve for the weights on the distances of a window from its level, in a basis of shape (p, q)."""
-        level = np.append(self._level, np.zeros(self.horizon))                         # (p + h,)
+        level = np.append(self._level, np.zeros(self.horizon))  # (p + h,)
         if self.solver != "qr":
             moments = anchor_moments(sum_moments(series, len(level)), level)
-            gram = project_features(project_features(moments.gram, basis).T, basis)    # symmetric
+            gram = project_features(project_features(moments.gram, basis).T, basis)  # symmetric
             moments = Moments(gram, project_features(moments.sums, basis), moments.n_rows)
             try:
                 fit, _ = solve_moments(moments, basis.shape[1], **options)
@@ -1028,7 +1145,7 @@ class DirectAR:
                     raise
         first = int(self.intercept)
         factor = triangular_factor(series, len(level), intercept=self.intercept)
-        windows = factor[:, first:] - (factor[:, first:] @ level)[:, None]             # (m, p + h)
+        windows = factor[:, first:] - (factor[:, first:] @ level)[:, None]  # (m, p + h)
         factor = np.column_stack([factor[:, :first], project_features(windows, basis)])
         n_rows = sum(len(z) - len(level) + 1 for z in series)
         return solve_factor(np.linalg.qr(factor, mode="r"), basis.shape[1], n_rows, **options)
@@ -1041,7 +1158,9 @@ class DirectAR:
         """Forecast the next values after the series `z`, at most `self.horizon` of them. Returns shape (horizon,)."""
         horizon = self.horizon if horizon is None else as_count(horizon, "horizon")
         if horizon > self.horizon:
-            raise ValueError(f"this model was fitted for {self.horizon} steps ahead, got horizon {horizon}")
+            raise ValueError(
+                f"this model was fitted for {self.horizon} steps ahead, got horizon {horizon}"
+            )
         return self.predict(as_series(z, min_length=self.order)[-self.order :])[:horizon]
 
 # %% ../nbs/01_least_squares.ipynb #2f66608f
@@ -1068,8 +1187,15 @@ def is_stationary(coef: ArrayLike) -> bool:
     return bool(np.abs(characteristic_roots(coef)[0]) < 1)
 
 # %% ../nbs/01_least_squares.ipynb #ef2cf99b
-def simulate(coef: ArrayLike, n: int, *, sigma: float = 1.0, rng: np.random.Generator, intercept: float = 0.0,
-             initial: ArrayLike | None = None) -> np.ndarray:
+def simulate(
+    coef: ArrayLike,
+    n: int,
+    *,
+    sigma: float = 1.0,
+    rng: np.random.Generator,
+    intercept: float = 0.0,
+    initial: ArrayLike | None = None,
+) -> np.ndarray:
     """Draw a series from a Gaussian autoregression. (S54)
 
     Parameters
@@ -1096,13 +1222,19 @@ def simulate(coef: ArrayLike, n: int, *, sigma: float = 1.0, rng: np.random.Gene
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a finite number >= 0, got {sigma!r}")
     size = np.abs(characteristic_roots(coef)[0])
-    run_in = 0 if initial is not None or size >= 1 else int(min(np.ceil(np.log(EPS) / np.log(max(size, EPS))), 10**6))
+    run_in = (
+        0
+        if initial is not None or size >= 1
+        else int(min(np.ceil(np.log(EPS) / np.log(max(size, EPS))), 10**6))
+    )
     window = np.zeros(len(coef)) if initial is None else as_series(initial, name="initial")
     if len(window) != len(coef):
         raise ValueError(f"initial must have {len(coef)} values, got {len(window)}")
     m = 128
-    filtered = _filtered_noise(coef, m, rng.normal(scale=sigma, size=(-(-(run_in + n) // m), m)) + intercept)
-    ahead = recursive_forecast(np.eye(len(coef)), coef, m)                             # (p, m), linear in the window
+    filtered = _filtered_noise(
+        coef, m, rng.normal(scale=sigma, size=(-(-(run_in + n) // m), m)) + intercept
+    )
+    ahead = recursive_forecast(np.eye(len(coef)), coef, m)  # (p, m), linear in the window
     for block in filtered:
         block += window @ ahead
         window = np.concatenate([window, block])[-len(coef) :]
@@ -1112,7 +1244,7 @@ def simulate(coef: ArrayLike, n: int, *, sigma: float = 1.0, rng: np.random.Gene
 def _filtered_noise(coef: np.ndarray, m: int, noise: np.ndarray) -> np.ndarray:
     """Let the shocks of each block, shape (k, m), act on the later values of the same block."""
     lag = np.arange(m)[None, :] - np.arange(m)[:, None]
-    return noise @ np.where(lag >= 0, impulse_response(coef, m)[lag.clip(0)], 0)       # (k, m)
+    return noise @ np.where(lag >= 0, impulse_response(coef, m)[lag.clip(0)], 0)  # (k, m)
 
 # %% ../nbs/01_least_squares.ipynb #9cdce238
 def autocovariance(z: ArrayLike, max_lag: int) -> np.ndarray:
@@ -1146,7 +1278,9 @@ def levinson(autocov: ArrayLike) -> tuple[np.ndarray, float]:
     by_lag, sigma2 = np.zeros(0), float(autocov[0])
     for k in range(1, len(autocov)):
         if sigma2 <= 0:
-            raise ValueError("autocov is not positive definite: a shorter past already predicts without error")
+            raise ValueError(
+                "autocov is not positive definite: a shorter past already predicts without error"
+            )
         reflection = (autocov[k] - by_lag @ autocov[1:k][::-1]) / sigma2
         by_lag = np.append(by_lag - reflection * by_lag[::-1], reflection)
         sigma2 *= 1 - reflection**2
@@ -1176,8 +1310,14 @@ class OrderSelection(NamedTuple):
 CRITERIA = ("aic", "bic", "holdout")
 
 
-def select_order(z: ArrayLike, max_order: int, *, criterion: str = "bic", intercept: bool = True,
-                 holdout: float = 0.2) -> OrderSelection:
+def select_order(
+    z: ArrayLike,
+    max_order: int,
+    *,
+    criterion: str = "bic",
+    intercept: bool = True,
+    holdout: float = 0.2,
+) -> OrderSelection:
     """Choose the order of an autoregression among 0, ..., max_order.
 
     Parameters
@@ -1212,11 +1352,16 @@ def select_order(z: ArrayLike, max_order: int, *, criterion: str = "bic", interc
     z, width, n = z / scale - shift, max_order + 1, len(z) - max_order
     split = n if criterion != "holdout" else round(n * (1 - holdout))
     if not max_order < split <= n - (criterion == "holdout"):
-        raise ValueError(f"holdout={holdout} leaves {split} targets to fit up to {max_order + 1} weights, "
-                         f"and {n - split} to look at")
+        raise ValueError(
+            f"holdout={holdout} leaves {split} targets to fit up to {max_order + 1} weights, "
+            f"and {n - split} to look at"
+        )
     fitted = window_moments(z[: split + max_order], width)
     judged = window_moments(z[split:], width) if criterion == "holdout" else fitted
-    errors = np.array([_corner_error(fitted, judged, order, intercept) for order in range(width)]) * scale**2
+    errors = (
+        np.array([_corner_error(fitted, judged, order, intercept) for order in range(width)])
+        * scale**2
+    )
     if criterion == "holdout":
         return OrderSelection(int(np.argmin(errors)), errors)
     cost = 2.0 if criterion == "aic" else np.log(n)
@@ -1228,12 +1373,14 @@ def select_order(z: ArrayLike, max_order: int, *, criterion: str = "bic", interc
 def _corner_error(fitted: Moments, judged: Moments, order: int, intercept: bool) -> float:
     """Fit `order` lags from the corner of one Gram matrix; return the mean squared error on the windows of another."""
     corner = slice(len(fitted.gram) - order - 1, None)
-    fitted, judged = (Moments(m.gram[corner, corner], m.sums[corner], m.n_rows) for m in (fitted, judged))
+    fitted, judged = (
+        Moments(m.gram[corner, corner], m.sums[corner], m.n_rows) for m in (fitted, judged)
+    )
     try:
         fit, _ = solve_moments(fitted, order, intercept=intercept, ridge=0.0)
     except np.linalg.LinAlgError:
         return np.inf
-    weights = np.append(-fit.coef[:, 0], 1.0)                                          # target - prediction + intercept
+    weights = np.append(-fit.coef[:, 0], 1.0)  # target - prediction + intercept
     bias, n = fit.intercept[0], judged.n_rows
     error = weights @ judged.gram @ weights / n - 2 * bias * (weights @ judged.sums) / n + bias**2
     return float(max(error, 0.0))
@@ -1308,8 +1455,15 @@ class Backtest:
         return ((self.forecasts - self.actuals) ** 2).mean(0)
 
 
-def backtest(model: Forecaster, z: ArrayLike, *, horizon: int, step: int = 1, start: int | None = None,
-             refit: bool = False) -> Backtest:
+def backtest(
+    model: Forecaster,
+    z: ArrayLike,
+    *,
+    horizon: int,
+    step: int = 1,
+    start: int | None = None,
+    refit: bool = False,
+) -> Backtest:
     """Forecast from many origins in the past of a series, without looking ahead. (S3)
 
     Parameters
@@ -1339,7 +1493,9 @@ def backtest(model: Forecaster, z: ArrayLike, *, horizon: int, step: int = 1, st
     start = len(z) // 2 if start is None else as_count(start, "start")
     origins = np.arange(start, len(z) - horizon + 1, step)
     if not len(origins):
-        raise ValueError(f"start={start} and horizon={horizon} leave no origin in a series of {len(z)} values")
+        raise ValueError(
+            f"start={start} and horizon={horizon} leave no origin in a series of {len(z)} values"
+        )
     model.fit(z[:start].copy())
     forecasts = []
     for origin in origins:

@@ -55,7 +55,9 @@ class Series:
     def __getitem__(self, column: str) -> np.ndarray:
         """Return one column by its name, shape (N,)."""
         if column not in self.columns:
-            raise KeyError(f"{self.name} has no column {column!r}; it has {', '.join(self.columns)}")
+            raise KeyError(
+                f"{self.name} has no column {column!r}; it has {', '.join(self.columns)}"
+            )
         return self.values.reshape(len(self), -1)[:, self.columns.index(column)]
 
     def __repr__(self) -> str:
@@ -103,49 +105,79 @@ def load_csv(path: str | Path, *, time_column: str | None = None, **about: str) 
         raise ValueError(f"{path} has no column {time_column!r}; it has {', '.join(header)}")
     columns = [name for name in header if name != time_column]
     if len(lines) < 2 or not columns:
-        raise ValueError(f"{path} must hold a header, at least one row and at least one numeric column")
+        raise ValueError(
+            f"{path} must hold a header, at least one row and at least one numeric column"
+        )
     for line, row in lines[1:]:
         if len(row) != len(header):
-            raise ValueError(f"{path}, line {line}: {len(row)} cells where the header has {len(header)}")
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} cells where the header has {len(header)}"
+            )
     where = [header.index(name) for name in columns]
-    values = np.array([[_parse_cell(row[j], path, line, header[j]) for j in where]
-                       for line, row in lines[1:]])                                    # (N, C)
-    times = () if time_column is None else tuple(row[header.index(time_column)] for _, row in lines[1:])
+    values = np.array(
+        [[_parse_cell(row[j], path, line, header[j]) for j in where] for line, row in lines[1:]]
+    )  # (N, C)
+    times = (
+        () if time_column is None else tuple(row[header.index(time_column)] for _, row in lines[1:])
+    )
     return _make_series(about.pop("name", str(path)), values, tuple(columns), times=times, **about)
 
 
 def _make_series(name: str, values: np.ndarray, columns: tuple[str, ...], **about) -> Series:
-    values = np.ascontiguousarray(values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values)
+    values = np.ascontiguousarray(
+        values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    )
     values.setflags(write=False)
     return Series(name, values, columns, **about)
 
 # %% ../nbs/a1_data.ipynb #3528b46a
 def _sunspots() -> Series:
     with resources.as_file(resources.files("arbook") / "datasets" / "sunspots.csv") as path:
-        return load_csv(path, time_column="year", name="sunspots", unit="sunspot number", frequency="yearly",
-                        source="World Data Center SILSO, international sunspot number, version 1, 1700 to 2008",
-                        licence="public domain", citation="yule1927")
+        return load_csv(
+            path,
+            time_column="year",
+            name="sunspots",
+            unit="sunspot number",
+            frequency="yearly",
+            source="World Data Center SILSO, international sunspot number, version 1, 1700 to 2008",
+            licence="public domain",
+            citation="yule1927",
+        )
 
 # %% ../nbs/a1_data.ipynb #5a66e8cb
 def _simulated_index(n_days: int = 5_000) -> Series:
     steps = np.random.default_rng(1929).normal(scale=0.01, size=n_days)
-    return _make_series("simulated-index", 100 * np.exp(np.cumsum(steps))[:, None], ("close",), unit="points",
-                        frequency="daily", source="geometric random walk, 1 % a day, seed 1929", licence="CC0")
+    return _make_series(
+        "simulated-index",
+        100 * np.exp(np.cumsum(steps))[:, None],
+        ("close",),
+        unit="points",
+        frequency="daily",
+        source="geometric random walk, 1 % a day, seed 1929",
+        licence="CC0",
+    )
 
 # %% ../nbs/a1_data.ipynb #cc81658b
 def _simulated_load(n_hours: int = 17_420) -> Series:
     rng = np.random.default_rng(1882)
-    hours = np.arange(n_hours)[:, None]                                                # (N, 1)
-    phase = rng.uniform(0, 0.5, size=7)                                                # (7,)
-    daily = 3 * np.sin(2 * np.pi * (hours / 24 + phase))                               # (N, 7)
-    weekly = np.sin(2 * np.pi * (hours / 168 + phase))                                 # (N, 7)
-    drift = rng.normal(scale=0.03, size=(n_hours, 7)).cumsum(axis=0)                   # (N, 7)
-    noise = rng.normal(scale=0.6, size=(n_hours, 7))                                   # (N, 7)
+    hours = np.arange(n_hours)[:, None]  # (N, 1)
+    phase = rng.uniform(0, 0.5, size=7)  # (7,)
+    daily = 3 * np.sin(2 * np.pi * (hours / 24 + phase))  # (N, 7)
+    weekly = np.sin(2 * np.pi * (hours / 168 + phase))  # (N, 7)
+    drift = rng.normal(scale=0.03, size=(n_hours, 7)).cumsum(axis=0)  # (N, 7)
+    noise = rng.normal(scale=0.6, size=(n_hours, 7))  # (N, 7)
     for t in range(1, n_hours):
         noise[t] += 0.8 * noise[t - 1]
     values = 10 + daily + weekly + drift + noise
-    return _make_series("simulated-load", values, tuple(f"load{i}" for i in range(1, 8)), unit="MW",
-                        frequency="hourly", source="two seasons, drift and AR(1) noise, seed 1882", licence="CC0")
+    return _make_series(
+        "simulated-load",
+        values,
+        tuple(f"load{i}" for i in range(1, 8)),
+        unit="MW",
+        frequency="hourly",
+        source="two seasons, drift and AR(1) noise, seed 1882",
+        licence="CC0",
+    )
 
 # %% ../nbs/a1_data.ipynb #377b08c2
 @dataclass(frozen=True)
@@ -204,7 +236,8 @@ def _verified(path: Path, corpus: Corpus) -> Path:
     if digest != corpus.sha256:
         raise DataCorruptError(
             f"{path} has SHA-256 {digest}, expected {corpus.sha256} ({corpus.size} bytes): "
-            f"it is damaged or another version; delete it, and it will be downloaded again")
+            f"it is damaged or another version; delete it, and it will be downloaded again"
+        )
     return path
 
 
@@ -230,28 +263,48 @@ def find(name: str, *, download: bool = True) -> Path:
     if name not in CORPORA:
         raise ValueError(f"no corpus is named {name!r}; there are {', '.join(sorted(CORPORA))}")
     corpus = CORPORA[name]
-    folders = [Path(folder) for folder in [os.environ.get("ARBOOK_DATA")] if folder] + [cache_folder()]
+    folders = [Path(folder) for folder in [os.environ.get("ARBOOK_DATA")] if folder] + [
+        cache_folder()
+    ]
     for folder in folders:
         if (folder / corpus.file).is_file():
             return _verified(folder / corpus.file, corpus)
     problem = "downloading was not asked for"
     if download:
         try:
-            return Path(pooch.retrieve(corpus.url, f"sha256:{corpus.sha256}", corpus.file, cache_folder(),
-                                       downloader=pooch.HTTPDownloader(progressbar=True, timeout=10)))
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
+            return Path(
+                pooch.retrieve(
+                    corpus.url,
+                    f"sha256:{corpus.sha256}",
+                    corpus.file,
+                    cache_folder(),
+                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=10),
+                )
+            )
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             problem = f"the download failed: {error}"
     raise DataNotFoundError(
         f"{corpus.file} was not found, and {problem}. Three ways to get it: (1) connect to the network and ask again; "
         f"(2) download {corpus.url} yourself into {cache_folder()}; "
-        f"(3) put it into any folder and set the environment variable ARBOOK_DATA to that folder.")
+        f"(3) put it into any folder and set the environment variable ARBOOK_DATA to that folder."
+    )
 
 # %% ../nbs/a1_data.ipynb #129b39fb
 def _etth1() -> Series:
     corpus = CORPORA["etth1"]
-    return load_csv(find("etth1"), time_column="date", name="etth1", frequency="hourly",
-                    unit="degrees Celsius (OT), load as recorded (others)",
-                    source=corpus.source, licence=corpus.licence, citation=corpus.citation)
+    return load_csv(
+        find("etth1"),
+        time_column="date",
+        name="etth1",
+        frequency="hourly",
+        unit="degrees Celsius (OT), load as recorded (others)",
+        source=corpus.source,
+        licence=corpus.licence,
+        citation=corpus.citation,
+    )
 
 
 _SERIES = {
@@ -327,7 +380,11 @@ def record(path: str) -> dict:
     file = Path(str(resources.files("arbook"))).parent / path
     if not file.is_file():
         try:
-            file = pooch.retrieve(REPOSITORY_URL + path, None, path.replace("/", "-"), cache_folder())
+            file = pooch.retrieve(
+                REPOSITORY_URL + path, None, path.replace("/", "-"), cache_folder()
+            )
         except (OSError, ValueError) as error:
-            raise DataNotFoundError(f"there is no record {path} here, and the download failed: {error}") from error
+            raise DataNotFoundError(
+                f"there is no record {path} here, and the download failed: {error}"
+            ) from error
     return json.loads(Path(file).read_text(encoding="utf-8"))

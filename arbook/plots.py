@@ -15,7 +15,9 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError("arbook.plots needs matplotlib and IPython: pip install 'arbook[book]'") from error
+    raise ImportError(
+        "arbook.plots needs matplotlib and IPython: pip install 'arbook[book]'"
+    ) from error
 import numpy as np
 
 # %% ../nbs/a2_plots.ipynb #a92acca7
@@ -26,12 +28,26 @@ BASELINE = "#767676"
 CYCLE = (MODEL, FORECAST, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", BASELINE)
 
 _STYLE = {
-    "figure.figsize": (6.5, 3), "figure.constrained_layout.use": True, "figure.facecolor": "none",
-    "axes.facecolor": "none", "savefig.facecolor": "none", "savefig.transparent": True,
-    "axes.prop_cycle": plt.cycler(color=CYCLE), "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#808080", "grid.alpha": 0.2, "grid.linewidth": 0.6,
-    "lines.linewidth": 1.4, "lines.markersize": 4, "font.size": 9.5, "legend.frameon": False,
-    "svg.fonttype": "path", "svg.hashsalt": "arbook", "image.cmap": "cividis",
+    "figure.figsize": (6.5, 3),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "savefig.transparent": True,
+    "axes.prop_cycle": plt.cycler(color=CYCLE),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#808080",
+    "grid.alpha": 0.2,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "font.size": 9.5,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "arbook",
+    "image.cmap": "cividis",
 }
 
 
@@ -40,6 +56,7 @@ def use_style() -> None:
     plt.rcParams.update(_STYLE)
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
+
         set_matplotlib_formats("svg", metadata={"Date": None})
     except (ImportError, AttributeError):  # not in a notebook: the style is all there is to set
         return
@@ -60,8 +77,15 @@ def axes(xlabel: str, ylabel: str, **size) -> tuple[Figure, Axes]:
     return fig, ax
 
 # %% ../nbs/a2_plots.ipynb #524f333b
-def fan(ax: Axes, times: np.ndarray, mean: np.ndarray, intervals: Sequence[np.ndarray] = (), *,
-        color: str = FORECAST, label: str | None = None) -> None:
+def fan(
+    ax: Axes,
+    times: np.ndarray,
+    mean: np.ndarray,
+    intervals: Sequence[np.ndarray] = (),
+    *,
+    color: str = FORECAST,
+    label: str | None = None,
+) -> None:
     """Draw a forecast with prediction intervals.
 
     Parameters
@@ -108,30 +132,42 @@ def next_token_figure(tokens: Sequence[str]) -> SVG:
     height = 40 + (centre[-1] - centre[0]) / 3.2
     pairs = [(i, j) for j in range(1, len(tokens)) for i in range(j)]
     shapes = [_arc(centre[i], centre[j], height, j) for i, j in pairs]
-    shapes += [_box(x, width, height, token) for x, width, token in zip(left, widths, tokens, strict=True)]
+    shapes += [
+        _box(x, width, height, token) for x, width, token in zip(left, widths, tokens, strict=True)
+    ]
     title = f"{len(tokens)} tokens, {len(pairs)} arrows: each token is predicted from all tokens before it"
     right = left[-1] + widths[-1] + 10
-    return SVG(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right:.0f} {height + 44:.0f}" '
-               f'width="{right:.0f}" role="img"><title>{escape(title)}</title>{"".join(shapes)}</svg>')
+    return SVG(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {right:.0f} {height + 44:.0f}" '
+        f'width="{right:.0f}" role="img"><title>{escape(title)}</title>{"".join(shapes)}</svg>'
+    )
 
 
 def _arc(start: float, end: float, base: float, target: int) -> str:
     colour = CYCLE[(target - 1) % len(CYCLE)]
     top = base - (end - start) / 1.6
     curve = f"M{start:.0f} {base:.0f} C{start:.0f} {top:.0f} {end:.0f} {top:.0f} {end:.0f} {base - 3:.0f}"
-    head = f"M{end - 3.5:.1f} {base - 7:.0f} L{end:.0f} {base:.0f} L{end + 3.5:.1f} {base - 7:.0f} Z"
-    return (f'<path class="arrow" d="{curve}" fill="none" stroke="{colour}" stroke-width="1.3"/>'
-            f'<path d="{head}" fill="{colour}"/>')
+    head = (
+        f"M{end - 3.5:.1f} {base - 7:.0f} L{end:.0f} {base:.0f} L{end + 3.5:.1f} {base - 7:.0f} Z"
+    )
+    return (
+        f'<path class="arrow" d="{curve}" fill="none" stroke="{colour}" stroke-width="1.3"/>'
+        f'<path d="{head}" fill="{colour}"/>'
+    )
 
 
 def _box(left: float, width: float, top: float, token: str) -> str:
-    return (f'<rect x="{left:.0f}" y="{top + 2:.0f}" width="{width:.0f}" height="30" rx="5" '
-            f'fill="none" stroke="black" stroke-opacity=".5"/>'
-            f'<text x="{left + width / 2:.0f}" y="{top + 22:.0f}" text-anchor="middle" '
-            f'font-family="monospace" font-size="14">{escape(token)}</text>')
+    return (
+        f'<rect x="{left:.0f}" y="{top + 2:.0f}" width="{width:.0f}" height="30" rx="5" '
+        f'fill="none" stroke="black" stroke-opacity=".5"/>'
+        f'<text x="{left + width / 2:.0f}" y="{top + 22:.0f}" text-anchor="middle" '
+        f'font-family="monospace" font-size="14">{escape(token)}</text>'
+    )
 
 # %% ../nbs/a2_plots.ipynb #e4384476
-def matrix(ax: Axes, values: np.ndarray, *, colors: np.ndarray | None = None, fmt: str = "{:g}") -> None:
+def matrix(
+    ax: Axes, values: np.ndarray, *, colors: np.ndarray | None = None, fmt: str = "{:g}"
+) -> None:
     """Draw a small matrix as coloured squares with its numbers inside.
 
     Parameters
@@ -147,7 +183,13 @@ def matrix(ax: Axes, values: np.ndarray, *, colors: np.ndarray | None = None, fm
     """
     values = np.asarray(values)
     colors = values if colors is None else np.asarray(colors)
-    ax.imshow(colors, cmap="Blues", vmin=colors.min(), vmax=colors.min() + 1.8 * max(np.ptp(colors), 1), aspect="equal")
+    ax.imshow(
+        colors,
+        cmap="Blues",
+        vmin=colors.min(),
+        vmax=colors.min() + 1.8 * max(np.ptp(colors), 1),
+        aspect="equal",
+    )
     for (row, column), value in np.ndenumerate(values):
         ax.text(column, row, fmt.format(value), ha="center", va="center")
     ax.grid(False)

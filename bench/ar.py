@@ -27,6 +27,7 @@ ORDERS = (8, 64, 336)
 
 # --- speed and memory -------------------------------------------------------------------------------------------------
 
+
 def fit_arbook(z: np.ndarray, order: int) -> np.ndarray:
     return ar.LinearAR(order).fit(z).coef_
 
@@ -60,8 +61,19 @@ def measure(method: str, n: int, order: int, repeats: int) -> dict:
 
 def measure_apart(method: str, n: int, order: int, repeats: int) -> dict:
     """Run `measure` in a process of its own, so that nobody pays for the memory of another."""
-    command = [sys.executable, "-m", "bench.ar", "--measure", method, str(n), str(order), str(repeats)]
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    command = [
+        sys.executable,
+        "-m",
+        "bench.ar",
+        "--measure",
+        method,
+        str(n),
+        str(order),
+        str(repeats),
+    ]
+    return json.loads(
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    )
 
 
 def speed_case(n: int, order: int, repeats: int) -> dict:
@@ -69,14 +81,20 @@ def speed_case(n: int, order: int, repeats: int) -> dict:
     median = {method: statistics.median(result["seconds"]) for method, result in found.items()}
     coef = {method: np.array(result["coef"]) for method, result in found.items()}
     return {
-        "n": n, "p": order, "repeats": repeats,
-        "lstsq": median["lstsq"] / median["arbook"], "autoreg": median["autoreg"] / median["arbook"],
+        "n": n,
+        "p": order,
+        "repeats": repeats,
+        "lstsq": median["lstsq"] / median["arbook"],
+        "autoreg": median["autoreg"] / median["arbook"],
         "peak_mb": {method: result["peak_mb"] for method, result in found.items()},
-        "difference": {peer: relative_difference(coef["arbook"], coef[peer]) for peer in ("lstsq", "autoreg")},
+        "difference": {
+            peer: relative_difference(coef["arbook"], coef[peer]) for peer in ("lstsq", "autoreg")
+        },
     }
 
 
 # --- accuracy ---------------------------------------------------------------------------------------------------------
+
 
 def relative_difference(found: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(found - reference) / np.linalg.norm(reference))
@@ -122,49 +140,80 @@ def accuracy() -> dict:
     settings = [(order, intercept) for order in ORDERS for intercept in (False, True)]
     return {
         "columns": [f"p = {order}{', intercept' * intercept}" for order, intercept in settings],
-        "cases": [{"series": name, "errors": [accuracy_case(z, *setting) for setting in settings]}
-                  for name, z in accuracy_series().items()],
+        "cases": [
+            {"series": name, "errors": [accuracy_case(z, *setting) for setting in settings]}
+            for name, z in accuracy_series().items()
+        ],
     }
 
 
 # --- provenance and output --------------------------------------------------------------------------------------------
 
+
 def processor() -> str:
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
-        if info.exists() else []
+    names = (
+        [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()
 
 
 def provenance() -> dict:
     import statsmodels
 
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
     return {
-        "date": datetime.date.today().isoformat(), "command": "python -m bench.ar", "revision": git.stdout.strip(),
-        "processor": processor(), "cores": os.cpu_count(), "system": platform.system(),
-        "python": platform.python_version(), "numpy": np.__version__, "statsmodels": statsmodels.__version__,
+        "date": datetime.date.today().isoformat(),
+        "command": "python -m bench.ar",
+        "revision": git.stdout.strip(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "statsmodels": statsmodels.__version__,
         "note": "times are medians of the repeats, given as ratios to arbook; peak memory is of a whole process",
     }
 
 
 def report(record: dict) -> str:
-    lines = ["       n    p   faster than lstsq   than AutoReg   peak MB arbook / lstsq / AutoReg   largest difference"]
+    lines = [
+        "       n    p   faster than lstsq   than AutoReg   peak MB arbook / lstsq / AutoReg   largest difference"
+    ]
     for case in record["speed"]:
         peak = " / ".join(f"{value:.0f}" for value in case["peak_mb"].values())
-        lines.append(f"{case['n']:>8} {case['p']:>4}   {case['lstsq']:>17.1f}   {case['autoreg']:>12.1f}   "
-                     f"{peak:>32}   {max(case['difference'].values()):.0e}")
+        lines.append(
+            f"{case['n']:>8} {case['p']:>4}   {case['lstsq']:>17.1f}   {case['autoreg']:>12.1f}   "
+            f"{peak:>32}   {max(case['difference'].values()):.0e}"
+        )
     lines += ["", "relative difference of the coefficients to float64 QR"]
     lines.append(f"{'':14}" + "".join(f"{column:>20}" for column in record["accuracy"]["columns"]))
-    lines += [f"{case['series']:14}" + "".join(f"{error:>20.0e}" for error in case["errors"])
-              for case in record["accuracy"]["cases"]]
+    lines += [
+        f"{case['series']:14}" + "".join(f"{error:>20.0e}" for error in case["errors"])
+        for case in record["accuracy"]["cases"]
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", nargs=4, metavar=("METHOD", "N", "ORDER", "REPEATS"), help="one timing, as JSON")
-    parser.add_argument("--repeats", type=int, default=5, help="how often to time each fit (default 5)")
+    parser.add_argument(
+        "--measure",
+        nargs=4,
+        metavar=("METHOD", "N", "ORDER", "REPEATS"),
+        help="one timing, as JSON",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="how often to time each fit (default 5)"
+    )
     arguments = parser.parse_args()
     if arguments.measure:
         method, *numbers = arguments.measure

@@ -27,6 +27,7 @@ def walk(n: int, seed: int = 0) -> np.ndarray:
 
 # --- pairs and the lag matrix -----------------------------------------------------------------------------------------
 
+
 def test_growing_pairs_hold_the_whole_past():
     """S4: N - T pairs, the last instance of length N - 1."""
     pairs = ar.growing_pairs(np.arange(10), first=4)
@@ -46,7 +47,9 @@ def test_lag_matrix_rows_are_windows_and_targets_follow(extra, order):
     z = np.arange(order + extra, dtype=float)
     X, y = ar.lag_matrix(z, order)
     assert X.shape == (extra, order) and np.shares_memory(X, z) and np.shares_memory(y, z)
-    assert (X == np.arange(extra)[:, None] + np.arange(order)).all() and (y == np.arange(extra) + order).all()
+    assert (X == np.arange(extra)[:, None] + np.arange(order)).all() and (
+        y == np.arange(extra) + order
+    ).all()
 
 
 def test_lag_matrix_cannot_be_written_through():
@@ -63,11 +66,14 @@ def test_reuse_count_of_interior_values_is_the_order():
 
 # --- the least-squares problem ----------------------------------------------------------------------------------------
 
+
 def test_loss_gradient_matches_differences():
     """S11."""
     X, y = ar.lag_matrix(walk(60), 3)
     w, h = np.array([0.1, -0.4, 0.8]), 1e-5
-    numeric = [(ar.ls_loss(w + h * e, X, y) - ar.ls_loss(w - h * e, X, y)) / (2 * h) for e in np.eye(3)]
+    numeric = [
+        (ar.ls_loss(w + h * e, X, y) - ar.ls_loss(w - h * e, X, y)) / (2 * h) for e in np.eye(3)
+    ]
     np.testing.assert_allclose(-2 * X.T @ (y - X @ w), numeric, rtol=1e-6)
 
 
@@ -90,7 +96,9 @@ def test_residual_is_orthogonal_to_the_columns(order, intercept):
     X, y = ar.lag_matrix(z, order)
     columns = np.column_stack([np.ones(len(X)), X]) if intercept else X
     residual = y - model.predict(X)
-    assert np.abs(columns.T @ residual).max() < 1e-11 * np.linalg.norm(columns, axis=0).max() * np.linalg.norm(y)
+    assert np.abs(columns.T @ residual).max() < 1e-11 * np.linalg.norm(
+        columns, axis=0
+    ).max() * np.linalg.norm(y)
     assert model.sigma2_ == pytest.approx((residual**2).mean(), rel=1e-9)
 
 
@@ -101,7 +109,9 @@ def test_loop_and_matrix_give_the_same_weights():
     for t in range(order, len(z)):
         gram += np.outer(z[t - order : t], z[t - order : t])
         moment += z[t - order : t] * z[t]
-    np.testing.assert_allclose(ar.LinearAR(order).fit(z).coef_, np.linalg.solve(gram, moment), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        ar.LinearAR(order).fit(z).coef_, np.linalg.solve(gram, moment), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_gradient_descent_arrives_at_the_closed_form():
@@ -115,6 +125,7 @@ def test_gradient_descent_arrives_at_the_closed_form():
 
 
 # --- the fast algorithm -----------------------------------------------------------------------------------------------
+
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 300), st.integers(0, 400), st.integers(0, 10**6))
@@ -131,7 +142,9 @@ def test_lag_gram_equals_the_product_of_the_windows(width, extra, seed):
 def test_lag_products_are_the_same_by_dot_products_and_by_fourier_blocks(n_lags, extra):
     z = rng(n_lags).normal(size=n_lags + extra)
     expected = [z[:extra] @ z[k : k + extra] for k in range(n_lags + 1)]
-    np.testing.assert_allclose(ar.lag_products(z, n_lags), expected, rtol=0, atol=50 * EPS * (z @ z))
+    np.testing.assert_allclose(
+        ar.lag_products(z, n_lags), expected, rtol=0, atol=50 * EPS * (z @ z)
+    )
 
 
 @pytest.mark.parametrize("order", [1, ar.DIRECT_ORDER, ar.DIRECT_ORDER + 1, 150])
@@ -141,7 +154,9 @@ def test_residual_moments_equal_their_definition(order):
     residual = y - X @ coef - 0.3
     gradient, total, rss = ar.residual_moments(z, coef, 0.3)
     np.testing.assert_allclose(gradient, X.T @ residual, rtol=1e-11)
-    assert total == pytest.approx(residual.sum(), rel=1e-11) and rss == pytest.approx(residual @ residual, rel=1e-11)
+    assert total == pytest.approx(residual.sum(), rel=1e-11) and rss == pytest.approx(
+        residual @ residual, rel=1e-11
+    )
 
 
 def test_moments_of_pieces_add_up():
@@ -150,7 +165,9 @@ def test_moments_of_pieces_add_up():
     parts = ar.window_moments(z[:200], width) + ar.window_moments(z[194:], width)
     assert parts.n_rows == whole.n_rows
     np.testing.assert_allclose(parts.gram, whole.gram, rtol=1e-12)
-    np.testing.assert_allclose(whole.sums, sliding_window_view(z, width).sum(0), rtol=1e-10, atol=1e-9)
+    np.testing.assert_allclose(
+        whole.sums, sliding_window_view(z, width).sum(0), rtol=1e-10, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("intercept", [False, True])
@@ -185,8 +202,10 @@ def exact_solution(z, order):
 def test_corrections_reach_the_accuracy_of_qr_against_exact_arithmetic(amount):
     z = np.sin(0.3 * np.arange(150)) + amount * rng(1).normal(size=150)
     exact = exact_solution(z, 4)
+
     def error(coef):
         return np.linalg.norm(coef - exact) / np.linalg.norm(exact)
+
     by_qr, _ = qr_reference(z, 4, False)
     assert error(ar.LinearAR(4).fit(z).coef_) < max(10 * error(by_qr), 1e-14)
 
@@ -205,19 +224,24 @@ def test_streamed_qr_equals_the_normal_solver_on_easy_data(intercept):
     z = walk(9_000) + 4
     one, other = (ar.LinearAR(20, intercept=intercept, solver=s).fit(z) for s in ("qr", "normal"))
     np.testing.assert_allclose(one.coef_, other.coef_, rtol=0, atol=1e-10)
-    assert one.intercept_ == pytest.approx(other.intercept_, abs=1e-9) and one.sigma2_ == pytest.approx(other.sigma2_)
+    assert one.intercept_ == pytest.approx(
+        other.intercept_, abs=1e-9
+    ) and one.sigma2_ == pytest.approx(other.sigma2_)
 
 
 @pytest.mark.parametrize("exponent", [-1000, -500, 500, 1000])
 @pytest.mark.parametrize("intercept", [False, True])
 def test_weights_do_not_depend_on_the_unit_even_where_squares_overflow(exponent, intercept):
     z = ar.simulate([-0.5, 1.0], 400, rng=rng(), intercept=2.0)
-    one, other = (ar.LinearAR(2, intercept=intercept).fit(series) for series in (z, z * 2.0**exponent))
+    one, other = (
+        ar.LinearAR(2, intercept=intercept).fit(series) for series in (z, z * 2.0**exponent)
+    )
     np.testing.assert_allclose(other.coef_, one.coef_, rtol=1e-12)
     assert other.intercept_ * 2.0**-exponent == pytest.approx(one.intercept_, rel=1e-12)
 
 
 # --- the estimator ----------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("intercept", [False, True])
 @pytest.mark.parametrize("order", [1, 2, 17, 64])
@@ -234,8 +258,12 @@ def test_parallel_and_incremental_predictions_agree(order, intercept):
 def test_changing_the_future_does_not_change_the_prediction():
     """S2, S17: `dependence` is lower triangular, and bit for bit."""
     model = ar.LinearAR(8).fit(walk(200))
+
     def outputs(x):
-        return np.array([model.step(np.concatenate([np.zeros(8), x[: t + 1]])[-8:]) for t in range(len(x))])
+        return np.array(
+            [model.step(np.concatenate([np.zeros(8), x[: t + 1]])[-8:]) for t in range(len(x))]
+        )
+
     assert (ar.dependence(outputs, walk(8, seed=1)) == np.tril(np.ones((8, 8), bool))).all()
     leaky = ar.dependence(lambda x: outputs(x - x.mean()), walk(8, seed=1))
     assert leaky[0, -1]
@@ -245,7 +273,9 @@ def test_prefix_outputs_equal_one_parallel_pass():
     """S7."""
     model, x = ar.LinearAR(4).fit(walk(200)), walk(30, seed=2)
     padded = np.concatenate([np.zeros(3), x])
-    slow = ar.prefix_outputs(lambda prefix: model.step(np.concatenate([np.zeros(3), prefix])[-4:]), x)
+    slow = ar.prefix_outputs(
+        lambda prefix: model.step(np.concatenate([np.zeros(3), prefix])[-4:]), x
+    )
     np.testing.assert_allclose(model.predict(sliding_window_view(padded, 4)), slow, rtol=1e-13)
 
 
@@ -254,7 +284,9 @@ def test_log_prob_is_the_sum_of_the_next_distributions():
     z = ar.simulate([0.3, 0.5], 300, rng=rng())
     model = ar.LinearAR(2, intercept=True).fit(z)
     X, y = ar.lag_matrix(z, 2)
-    stepwise = [np.log(model.next_distribution(x).pdf(target)) for x, target in zip(X, y, strict=True)]
+    stepwise = [
+        np.log(model.next_distribution(x).pdf(target)) for x, target in zip(X, y, strict=True)
+    ]
     np.testing.assert_allclose(model.log_prob(z), stepwise, rtol=1e-10)
 
 
@@ -289,7 +321,12 @@ def test_constant_series_have_a_documented_answer():
         np.testing.assert_allclose(ar.LinearAR(2).fit(np.ones(8)).coef_, [0.5, 0.5], rtol=1e-12)
     with pytest.warns(RankWarning):
         model = ar.LinearAR(2, intercept=True).fit(np.full(8, 7.0))
-    assert model.coef_.tolist() == [0, 0] and model.intercept_ == 7 and model.sigma2_ == 0 and model.rank_ == 0
+    assert (
+        model.coef_.tolist() == [0, 0]
+        and model.intercept_ == 7
+        and model.sigma2_ == 0
+        and model.rank_ == 0
+    )
     with pytest.warns(RankWarning):
         assert ar.LinearAR(2).fit(np.zeros(8)).coef_.tolist() == [0, 0]
 
@@ -311,7 +348,9 @@ def test_rank_report_names_the_undetermined_direction():
     """S15."""
     report = ar.rank_report(ar.lag_matrix(np.arange(1, 9), 3)[0])
     assert report.rank == 2 and report.condition > 1e14
-    np.testing.assert_allclose(np.abs(report.null_space[:, 0]), np.array([1, 2, 1]) / np.sqrt(6), rtol=1e-10)
+    np.testing.assert_allclose(
+        np.abs(report.null_space[:, 0]), np.array([1, 2, 1]) / np.sqrt(6), rtol=1e-10
+    )
     assert ar.rank_report(np.ones((5, 2))).rank == 1
     wide = ar.rank_report(rng().normal(size=(2, 5)))
     assert wide.rank == 2 and wide.null_space.shape == (5, 3) and wide.condition == np.inf
@@ -325,12 +364,17 @@ def test_a_stream_in_any_chunks_gives_the_fit_of_the_whole(solver, intercept, cu
     z = walk(1_000, seed) + 2
     streamed = ar.LinearAR(6, intercept=intercept, solver=solver, ridge=0.5)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RankWarning)  # a first chunk may be too short to determine the weights
+        warnings.simplefilter(
+            "ignore", RankWarning
+        )  # a first chunk may be too short to determine the weights
         for chunk in np.split(z, sorted(set(cuts))):
             streamed.partial_fit(chunk)
     whole = ar.LinearAR(6, intercept=intercept, ridge=0.5).fit(z)
     np.testing.assert_allclose(streamed.coef_, whole.coef_, rtol=0, atol=1e-9)
-    assert streamed.intercept_ == pytest.approx(whole.intercept_, abs=1e-8) and streamed.n_rows_ == whole.n_rows_
+    assert (
+        streamed.intercept_ == pytest.approx(whole.intercept_, abs=1e-8)
+        and streamed.n_rows_ == whole.n_rows_
+    )
 
 
 def test_a_stream_after_fit_is_refused():
@@ -347,7 +391,9 @@ def test_a_stream_shorter_than_the_order_is_not_fitted_yet():
 def test_a_list_of_series_is_one_fit_without_windows_across_the_joints():
     parts = [walk(300, seed) for seed in range(5)]
     model = ar.LinearAR(4, intercept=True).fit(parts)
-    X, y = (np.concatenate(both) for both in zip(*(ar.lag_matrix(z, 4) for z in parts), strict=True))
+    X, y = (
+        np.concatenate(both) for both in zip(*(ar.lag_matrix(z, 4) for z in parts), strict=True)
+    )
     solution = np.linalg.lstsq(np.column_stack([np.ones(len(X)), X]), y, rcond=None)[0]
     np.testing.assert_allclose([model.intercept_, *model.coef_], solution, rtol=0, atol=1e-10)
 
@@ -370,7 +416,9 @@ def test_any_real_dtype_is_computed_in_float64(dtype):
     z = np.round(2 * rng().random(300)).astype(dtype)
     model = ar.LinearAR(3, intercept=True).fit(z)
     assert model.coef_.dtype == np.float64
-    np.testing.assert_array_equal(model.coef_, ar.LinearAR(3, intercept=True).fit(z.astype(np.float64)).coef_)
+    np.testing.assert_array_equal(
+        model.coef_, ar.LinearAR(3, intercept=True).fit(z.astype(np.float64)).coef_
+    )
 
 
 def test_the_series_is_not_changed_and_may_be_strided():
@@ -395,12 +443,15 @@ def test_peers_agree():
 
 # --- many steps -------------------------------------------------------------------------------------------------------
 
+
 def test_ar1_forecast_variances():
     """S20: 1, 1.81, ..., the closed form, and its limit."""
     found = ar.forecast_variance([0.9], 400)
     h = np.arange(1, 401)
     np.testing.assert_allclose(found, (1 - 0.81**h) / (1 - 0.81), rtol=1e-12)
-    np.testing.assert_allclose([found[0], found[1], found[4], found[-1]], [1, 1.81, 3.428, 5.263], atol=5e-4)
+    np.testing.assert_allclose(
+        [found[0], found[1], found[4], found[-1]], [1, 1.81, 3.428, 5.263], atol=5e-4
+    )
     assert ar.forecast_variance([0.9], 1, sigma2=4.0).tolist() == [4.0]
 
 
@@ -439,7 +490,9 @@ def test_direct_forecasts_are_one_regression_per_step():
     expected = np.linalg.lstsq(X, windows[:, 5:], rcond=None)[0]
     np.testing.assert_allclose(model.coef_, expected[1:], atol=1e-8)
     np.testing.assert_allclose(model.intercept_, expected[0], atol=1e-7)
-    np.testing.assert_allclose(model.sigma2_, ((windows[:, 5:] - X @ expected) ** 2).mean(0), rtol=1e-7)
+    np.testing.assert_allclose(
+        model.sigma2_, ((windows[:, 5:] - X @ expected) ** 2).mean(0), rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize("solver", ar.SOLVERS)
@@ -448,22 +501,30 @@ def test_direct_forecasts_are_one_regression_per_step():
 @pytest.mark.parametrize("anchor", ["last", "mean"])
 def test_anchored_forecasts_solve_the_regression_of_changes(anchor, ridge, intercept, solver):
     z, order, horizon = walk(600) + 50, 6, 3
-    model = ar.DirectAR(order, horizon, anchor=anchor, ridge=ridge, intercept=intercept, solver=solver).fit(z)
+    model = ar.DirectAR(
+        order, horizon, anchor=anchor, ridge=ridge, intercept=intercept, solver=solver
+    ).fit(z)
     windows = sliding_window_view(z, order + horizon)
     level = (windows[:, order - 1] if anchor == "last" else windows[:, :order].mean(1))[:, None]
     X, Y = windows[:, :order] - level, windows[:, order:] - level
     centre = (X.mean(0), Y.mean(0)) if intercept else (0, 0)
     Xc, Yc = X - centre[0], Y - centre[1]
     penalised = np.vstack([Xc, np.sqrt(ridge) * np.eye(order)])
-    weights = np.linalg.lstsq(penalised, np.vstack([Yc, np.zeros((order, horizon))]), rcond=1e-12)[0]
+    weights = np.linalg.lstsq(penalised, np.vstack([Yc, np.zeros((order, horizon))]), rcond=1e-12)[
+        0
+    ]
     expected = level + (X - centre[0]) @ weights + centre[1]
     np.testing.assert_allclose(model.predict(windows[:, :order]), expected, atol=1e-7)
-    np.testing.assert_allclose(model.coef_.sum(0), 1, rtol=1e-9)  # a shift of the window shifts the forecast
+    np.testing.assert_allclose(
+        model.coef_.sum(0), 1, rtol=1e-9
+    )  # a shift of the window shifts the forecast
 
 
 def test_direct_model_with_one_step_is_linear_ar():
     z = walk(500)
-    np.testing.assert_allclose(ar.DirectAR(7, 1).fit(z).coef_[:, 0], ar.LinearAR(7).fit(z).coef_, atol=1e-9)
+    np.testing.assert_allclose(
+        ar.DirectAR(7, 1).fit(z).coef_[:, 0], ar.LinearAR(7).fit(z).coef_, atol=1e-9
+    )
 
 
 def test_direct_forecast_is_its_prediction_from_the_last_window():
@@ -492,18 +553,27 @@ def test_etth1_errors_are_below_the_published_table():
     z = (values - values[:train].mean(0)) / values[:train].std(0)
     for horizon, limit in {96: 0.371, 192: 0.404, 336: 0.428, 720: 0.435}.items():
         model = ar.DirectAR(336, horizon, anchor="last", ridge=1e3).fit(list(z[:train].T))
-        errors = [model.predict(w[:, :336]) - w[:, 336:]
-                  for w in (sliding_window_view(column[valid - 336 : test], 336 + horizon) for column in z.T)]
+        errors = [
+            model.predict(w[:, :336]) - w[:, 336:]
+            for w in (
+                sliding_window_view(column[valid - 336 : test], 336 + horizon) for column in z.T
+            )
+        ]
         assert errors[0].shape == (test - valid - horizon + 1, horizon)  # no test window is dropped
         assert np.mean(np.square(errors)) <= limit
 
 
 # --- stationarity, simulation, Yule and Walker ------------------------------------------------------------------------
 
+
 def test_roots_tell_stationarity():
     """S54."""
-    assert ar.is_stationary([0.99]) and not ar.is_stationary([1.0]) and not ar.is_stationary([-1.01])
-    np.testing.assert_allclose(ar.characteristic_roots([-0.75, 1.5]), [0.75 + 0.4330127j, 0.75 - 0.4330127j], rtol=1e-6)
+    assert (
+        ar.is_stationary([0.99]) and not ar.is_stationary([1.0]) and not ar.is_stationary([-1.01])
+    )
+    np.testing.assert_allclose(
+        ar.characteristic_roots([-0.75, 1.5]), [0.75 + 0.4330127j, 0.75 - 0.4330127j], rtol=1e-6
+    )
     coef = rng().normal(size=6)
     roots = ar.characteristic_roots(coef)
     np.testing.assert_allclose(roots**6, sum(c * roots**k for k, c in enumerate(coef)), rtol=1e-8)
@@ -570,6 +640,7 @@ def test_levinson_refuses_what_is_no_autocovariance():
 
 # --- order ------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("criterion", ar.CRITERIA)
 @pytest.mark.parametrize("intercept", [False, True])
 def test_scores_equal_separate_fits_on_the_same_targets(criterion, intercept):
@@ -580,11 +651,19 @@ def test_scores_equal_separate_fits_on_the_same_targets(criterion, intercept):
     for order in range(top + 1):
         windows = sliding_window_view(z, top + 1)[:, top - order :]
         X = np.column_stack([np.ones(n), windows[:, :-1]])[:, 0 if intercept else 1 :]
-        w = np.linalg.lstsq(X[:split], windows[:split, -1], rcond=None)[0] if X.shape[1] else np.zeros(0)
+        w = (
+            np.linalg.lstsq(X[:split], windows[:split, -1], rcond=None)[0]
+            if X.shape[1]
+            else np.zeros(0)
+        )
         judged = slice(split, None) if criterion == "holdout" else slice(None)
         error = ((windows[judged, -1] - X[judged] @ w) ** 2).mean()
         k = order + intercept
-        expected = {"aic": n * np.log(error) + 2 * k, "bic": n * np.log(error) + k * np.log(n), "holdout": error}
+        expected = {
+            "aic": n * np.log(error) + 2 * k,
+            "bic": n * np.log(error) + k * np.log(n),
+            "holdout": error,
+        }
         assert selection.scores[order] == pytest.approx(expected[criterion], rel=1e-8)
     assert selection.order == np.argmin(selection.scores)
 
@@ -599,6 +678,7 @@ def test_a_constant_series_needs_no_lags():
 
 
 # --- backtests --------------------------------------------------------------------------------------------------------
+
 
 class Spy:
     """A forecaster that records what it was shown."""
@@ -662,7 +742,9 @@ BAD_SERIES = {
 
 
 @pytest.mark.parametrize("case", BAD_SERIES)
-@pytest.mark.parametrize("entry", ["fit", "partial_fit", "direct", "lag_matrix", "select", "forecast", "backtest"])
+@pytest.mark.parametrize(
+    "entry", ["fit", "partial_fit", "direct", "lag_matrix", "select", "forecast", "backtest"]
+)
 def test_bad_series_are_refused_by_name(case, entry):
     z, error, message = BAD_SERIES[case]
     short = case in ("too short", "empty") or entry == "select"
@@ -677,15 +759,31 @@ def test_bad_series_are_refused_by_name(case, entry):
     }
     if (entry, case) in {("partial_fit", "too short"), ("forecast", "too short")}:
         pytest.skip("two values are a valid chunk of a stream, and a valid past for order 2")
-    with pytest.raises(error, match=None if short else message.replace("z", "(z|chunk)", message.startswith("z"))):
+    with pytest.raises(
+        error, match=None if short else message.replace("z", "(z|chunk)", message.startswith("z"))
+    ):
         calls[entry]()
 
 
-@pytest.mark.parametrize("order, error", [(0, ValueError), (-1, ValueError), (2.0, TypeError), ("2", TypeError),
-                                          (True, TypeError), (None, TypeError)])
+@pytest.mark.parametrize(
+    "order, error",
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (2.0, TypeError),
+        ("2", TypeError),
+        (True, TypeError),
+        (None, TypeError),
+    ],
+)
 def test_bad_orders_are_refused(order, error):
-    for call in (lambda: ar.LinearAR(order), lambda: ar.lag_matrix(np.ones(9), order), lambda: ar.DirectAR(order, 3),
-                 lambda: ar.DirectAR(3, order), lambda: ar.select_order(np.arange(99.0), order)):
+    for call in (
+        lambda: ar.LinearAR(order),
+        lambda: ar.lag_matrix(np.ones(9), order),
+        lambda: ar.DirectAR(order, 3),
+        lambda: ar.DirectAR(3, order),
+        lambda: ar.select_order(np.arange(99.0), order),
+    ):
         with pytest.raises(error, match="order|horizon"):
             call()
 
@@ -693,17 +791,25 @@ def test_bad_orders_are_refused(order, error):
 @pytest.mark.parametrize("horizon, error", [(0, ValueError), (-3, ValueError), (1.5, TypeError)])
 def test_bad_horizons_are_refused(horizon, error):
     model = ar.LinearAR(2).fit(FIBONACCI)
-    for call in (lambda: model.forecast(FIBONACCI, horizon), lambda: ar.forecast_variance([0.5], horizon),
-                 lambda: ar.backtest(ar.Persistence(), FIBONACCI, horizon=horizon),
-                 lambda: ar.recursive_forecast([1.0], [0.5], horizon)):
+    for call in (
+        lambda: model.forecast(FIBONACCI, horizon),
+        lambda: ar.forecast_variance([0.5], horizon),
+        lambda: ar.backtest(ar.Persistence(), FIBONACCI, horizon=horizon),
+        lambda: ar.recursive_forecast([1.0], [0.5], horizon),
+    ):
         with pytest.raises(error, match="horizon"):
             call()
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"ridge": -1.0}, "ridge"), ({"ridge": np.nan}, "ridge"), ({"ridge": np.inf}, "ridge"),
-    ({"solver": "lu"}, "auto, normal, qr"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"ridge": -1.0}, "ridge"),
+        ({"ridge": np.nan}, "ridge"),
+        ({"ridge": np.inf}, "ridge"),
+        ({"solver": "lu"}, "auto, normal, qr"),
+    ],
+)
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ar.LinearAR(2, **options)
@@ -741,7 +847,9 @@ def test_other_bad_arguments_are_refused():
         model.log_prob(FIBONACCI)
 
 
-@pytest.mark.parametrize("use", [lambda m: m.predict(np.ones((1, 2))), lambda m: m.coef_, lambda m: m.sigma2_])
+@pytest.mark.parametrize(
+    "use", [lambda m: m.predict(np.ones((1, 2))), lambda m: m.coef_, lambda m: m.sigma2_]
+)
 @pytest.mark.parametrize("model", [ar.LinearAR(2), ar.DirectAR(2, 2)])
 def test_models_that_were_not_fitted_say_so(model, use):
     with pytest.raises(ar.NotFittedError, match="call fit first"):

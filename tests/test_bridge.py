@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbdev.process import extract_directives
 from nbdev_book import directives as dv
-from nbdev_book.project import Project, data_files, definitions, fingerprint, library_files, parse
+from nbdev_book.project import (
+    Project,
+    data_files,
+    definitions,
+    fingerprint,
+    library_files,
+    parse,
+    shorten_docstrings,
+)
 from nbdev_book.reader import read
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -24,7 +32,9 @@ PROJECT = Project.load(BOOK)
 
 names = st.sampled_from(sorted(dv.KNOWN))
 words = st.from_regex(r"[a-z][a-z0-9_.]{0,8}", fullmatch=True)
-statements = st.sampled_from(["x = 1", "print('#| export')", "# a comment", "", "def f():\n    return 1"])
+statements = st.sampled_from(
+    ["x = 1", "print('#| export')", "# a comment", "", "def f():\n    return 1"]
+)
 
 
 # Directives
@@ -37,11 +47,19 @@ def test_directives_and_code_are_told_apart_whatever_they_are(directives, lines)
     assert dv.split(f"{head}\n{code}") == (directives, code)
 
 
-@given(st.dictionaries(names, words), st.sampled_from(["#| {}: {}", "#|{} {}", "# | {}: {}"]), st.lists(statements))
+@given(
+    st.dictionaries(names, words),
+    st.sampled_from(["#| {}: {}", "#|{} {}", "# | {}: {}"]),
+    st.lists(statements),
+)
 def test_directives_are_those_that_nbdev_finds(directives, form, lines):
-    source = "\n".join([*(form.format(name, value) for name, value in directives.items()), "start = 0", *lines])
+    source = "\n".join(
+        [*(form.format(name, value) for name, value in directives.items()), "start = 0", *lines]
+    )
     theirs = extract_directives(new_code_cell(source))  # names may keep their colon
-    assert dv.split(source)[0] == {name.rstrip(":"): " ".join(value) for name, value in theirs.items()}
+    assert dv.split(source)[0] == {
+        name.rstrip(":"): " ".join(value) for name, value in theirs.items()
+    }
 
 
 @given(st.lists(statements))
@@ -55,7 +73,9 @@ def test_a_magic_above_a_directive_stays_with_the_code():
 
 
 def test_a_caption_keeps_its_colons_and_loses_its_quotes():
-    assert dv.split('#| fig-cap: "Error: lower is better"')[0] == {"fig-cap": "Error: lower is better"}
+    assert dv.split('#| fig-cap: "Error: lower is better"')[0] == {
+        "fig-cap": "Error: lower is better"
+    }
 
 
 @pytest.mark.parametrize(
@@ -78,7 +98,9 @@ def test_each_directive_has_its_tag(line, tag):
     assert dv.tags(dv.split(f"#| {line}")[0]) == [tag]
 
 
-@pytest.mark.parametrize("line", ["export", "exports", "exporti", "echo: true", "eval: true", "code-fold: false"])
+@pytest.mark.parametrize(
+    "line", ["export", "exports", "exporti", "echo: true", "eval: true", "code-fold: false"]
+)
 def test_directives_that_hide_nothing_have_no_tag(line):
     assert dv.tags(dv.split(f"#| {line}")[0]) == []
 
@@ -117,7 +139,54 @@ def test_names_of_exported_cells_are_those_that_nbdev_puts_into_all(name):
     cells = read(notebook.read_text("utf8"), str(BOOK)).cells
     found = [full for cell in cells for full in cell.metadata.get("nbdev", {}).get("names", [])]
     exported = re.search(r"__all__ = (\[.*\])", (BOOK / f"tiny/{name}.py").read_text("utf8"))[1]
-    assert [full for full in found if full.count(".") == 2] == [f"tiny.{name}.{short}" for short in eval(exported)]
+    assert [full for full in found if full.count(".") == 2] == [
+        f"tiny.{name}.{short}" for short in eval(exported)
+    ]
+
+
+LONG = '''class A:
+    """A thing.
+
+    It has parts.
+    """
+
+    def f(self):
+        r\'\'\'Do.
+
+        At length. """quoted"""
+        \'\'\'
+        text = """not
+        a docstring"""
+        return text
+
+
+def g():
+    "Short."
+'''
+
+SHORT = '''class A:
+    """A thing."""
+
+    def f(self):
+        r\'\'\'Do.\'\'\'
+        text = """not
+        a docstring"""
+        return text
+
+
+def g():
+    "Short."
+'''
+
+
+def test_docstrings_are_cut_to_their_first_line_and_nothing_else_changes():
+    assert shorten_docstrings(LONG) == shorten_docstrings("\n\n" + LONG) == SHORT
+    assert shorten_docstrings(SHORT) == SHORT
+
+
+@pytest.mark.parametrize("code", ["def f(:", "%%time\nx = 1", "!ls", ""])
+def test_code_without_docstrings_is_not_touched(code):
+    assert shorten_docstrings(code) == code
 
 
 def test_private_names_are_not_listed():
@@ -125,10 +194,14 @@ def test_private_names_are_not_listed():
     assert definitions(parse(code)) == ["b", "C", "C.n"]
 
 
-@pytest.mark.parametrize("code", ["import tiny", "import tiny.core", "from tiny import use", "import tiny.use as u"])
+@pytest.mark.parametrize(
+    "code", ["import tiny", "import tiny.core", "from tiny import use", "import tiny.use as u"]
+)
 def test_library_files_are_those_that_python_loads(code):
     listing = "import sys; print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'tiny'), sep='\\n')"
-    loaded = subprocess.run([sys.executable, "-c", f"{code}\n{listing}"], cwd=BOOK, capture_output=True, text=True)
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{listing}"], cwd=BOOK, capture_output=True, text=True
+    )
     assert library_files([parse(code)], PROJECT) == {Path(line) for line in loaded.stdout.split()}
 
 
@@ -137,18 +210,24 @@ def test_code_with_magics_has_a_syntax_tree_and_broken_code_has_an_empty_one():
     assert parse("def f(:").body == []
 
 
-@pytest.mark.parametrize("text", ["../runs/numbers.json", "runs/numbers.json", "../runs/", "../runs/../runs"])
+@pytest.mark.parametrize(
+    "text", ["../runs/numbers.json", "runs/numbers.json", "../runs/", "../runs/../runs"]
+)
 def test_a_string_that_names_a_file_or_folder_of_the_project_is_an_input(text):
     assert data_files([parse(f"open({text!r})")], PROJECT) == {BOOK / "runs" / "numbers.json"}
 
 
-@pytest.mark.parametrize("text", ["../../..", "/etc/passwd", "numbers.json", "runs/none.json", "a/b\0", "/" * 5000])
+@pytest.mark.parametrize(
+    "text", ["../../..", "/etc/passwd", "numbers.json", "runs/none.json", "a/b\0", "/" * 5000]
+)
 def test_other_strings_are_not_inputs(text):
     assert data_files([parse(f"open({text!r})")], PROJECT) == set()
 
 
 def test_the_fingerprint_follows_the_content_and_the_environment(tmp_path, monkeypatch):
-    (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = tiny\nbook_environment = SOME_VARIABLE\n")
+    (tmp_path / "settings.ini").write_text(
+        "[DEFAULT]\nlib_name = tiny\nbook_environment = SOME_VARIABLE\n"
+    )
     project, file = Project.load(tmp_path), tmp_path / "a.py"
     seen = set()
     for content, value in [("1", "x"), ("2", "x"), ("2", "y")]:
@@ -166,13 +245,17 @@ def read_cells(*sources: str) -> list:
     return read(nbformat.writes(notebook), str(BOOK)).cells
 
 
-@pytest.mark.parametrize("code", ["import nbdev; nbdev.nbdev_export()", "from nbdev import *\nnbdev_export()"])
+@pytest.mark.parametrize(
+    "code", ["import nbdev; nbdev.nbdev_export()", "from nbdev import *\nnbdev_export()"]
+)
 def test_the_cell_that_writes_the_library_is_dropped(code):
     assert [cell.source for cell in read_cells("x = 1", f"#| hide\n{code}")] == ["x = 1"]
 
 
 def test_code_links_learn_what_hidden_and_exporting_cells_define():
-    cells = read_cells("#| default_exp core", "#| hide\nimport numpy as np", "#| export\ndef f(): ...", "f(np.pi)")
+    cells = read_cells(
+        "#| default_exp core", "#| hide\nimport numpy as np", "#| export\ndef f(): ...", "f(np.pi)"
+    )
     prefaces = {cell.source: cell.metadata.get("nbdev", {}).get("preface") for cell in cells}
     assert prefaces["def f(): ..."] == ["import numpy as np"]
     assert prefaces["f(np.pi)"] == ["from tiny.core import f"]
@@ -188,14 +271,24 @@ def test_reading_twice_gives_the_same_notebook():
 
 def build(folder: Path) -> tuple[subprocess.CompletedProcess, subprocess.CompletedProcess | None]:
     """Run the notebooks, then Sphinx if they ran, as the Makefile does."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / '_ext'}{os.pathsep}{folder}", "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT / '_ext'}{os.pathsep}{folder}",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
     options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
     execution = subprocess.run([sys.executable, "-m", "nbdev_book.execute"], **options)
     if execution.returncode:
         return execution, None
     shutil.rmtree(folder / "_build" / "html", ignore_errors=True)
     shutil.rmtree(folder / "_build" / ".doctrees", ignore_errors=True)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", "-W", "-n", "--keep-going"]
+    command = [
+        Path(sys.executable).with_name("jupyter-book"),
+        "build",
+        ".",
+        "-W",
+        "-n",
+        "--keep-going",
+    ]
     return execution, subprocess.run(command, **options)
 
 
@@ -209,7 +302,9 @@ def first_build(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("first") / "book"
     shutil.copytree(BOOK, folder, ignore=shutil.ignore_patterns("_build", "__pycache__"))
     execution, sphinx = build(folder)
-    assert executed(execution) == {"00_core", "01_use", "02_alone"}, execution.stdout + execution.stderr
+    assert executed(execution) == {"00_core", "01_use", "02_alone"}, (
+        execution.stdout + execution.stderr
+    )
     assert sphinx.returncode == 0, sphinx.stdout + sphinx.stderr
     return folder
 
@@ -307,7 +402,9 @@ def test_an_exported_cell_leads_to_the_reference(page, chapter, anchor, target):
 
 
 def test_internal_cells_lead_to_their_module(page):
-    (cell,) = [cell for cell in page("nbs/00_core").select("div.cell") if "_helper" in cell.get_text()]
+    (cell,) = [
+        cell for cell in page("nbs/00_core").select("div.cell") if "_helper" in cell.get_text()
+    ]
     assert cell.select_one(".nbdev-mark a")["href"] == "../api/core.html#module-tiny.core"
 
 
@@ -321,18 +418,27 @@ def test_each_entry_of_the_reference_leads_back_to_its_cell(page, name):
 
 def test_the_reference_opens_with_a_table_of_names_and_shows_annotations_as_written(page):
     table = page("api/core").find("table", class_="autosummary")
-    assert [row.find("a").get_text() for row in table.select("tr")] == ["LIMIT", "double", "Counter"]
+    assert [row.find("a").get_text() for row in table.select("tr")] == [
+        "LIMIT",
+        "double",
+        "Counter",
+    ]
     signature = page("api/core").find("dt", id="tiny.core.Counter.add").get_text().strip()
     assert signature.startswith("add(x: float) → Counter")
 
 
 def test_a_constant_does_not_show_the_docstring_of_its_type(page):
-    assert "integer" not in page("api/core").find("dt", id="tiny.core.LIMIT").find_next_sibling("dd").get_text()
+    assert (
+        "integer"
+        not in page("api/core").find("dt", id="tiny.core.LIMIT").find_next_sibling("dd").get_text()
+    )
 
 
 @pytest.mark.parametrize("name", ["double", "Counter.add"])
 def test_backticks_in_prose_lead_to_the_reference(page, name):
-    links = {link.get_text(): link["href"] for link in page("nbs/00_core").select("p > a:has(code)")}
+    links = {
+        link.get_text(): link["href"] for link in page("nbs/00_core").select("p > a:has(code)")
+    }
     assert links[name] == f"../api/core.html#tiny.core.{name}"
 
 
@@ -352,7 +458,9 @@ def test_other_backticks_stay_plain(page, text):
     ],
 )
 def test_names_in_code_lead_to_the_reference(page, chapter, code, name):
-    (block,) = [block for block in page(chapter).select(".cell_input pre") if code in block.get_text()]
+    (block,) = [
+        block for block in page(chapter).select(".cell_input pre") if code in block.get_text()
+    ]
     assert f"../api/core.html#tiny.core.{name}" in {link["href"] for link in block.select("a")}
 
 
@@ -393,7 +501,9 @@ def test_a_misspelt_directive_fails_the_build_and_is_named(book):
     edit(book / "nbs" / "02_alone.ipynb", "print('ALONE'", "#| sporty: false\\nprint('ALONE'")
     _, sphinx = build(book)
     assert sphinx.returncode != 0
-    assert re.search(r"02_alone\.ipynb.*cell 2: unknown directive `sporty`", sphinx.stdout + sphinx.stderr)
+    assert re.search(
+        r"02_alone\.ipynb.*cell 2: unknown directive `sporty`", sphinx.stdout + sphinx.stderr
+    )
 
 
 def test_a_cell_that_fails_stops_the_build_with_its_error(book):
@@ -405,9 +515,15 @@ def test_a_cell_that_fails_stops_the_build_with_its_error(book):
 
 
 def test_a_notebook_that_takes_too_long_is_stopped(book):
-    edit(book / "nbs" / "02_alone.ipynb", "print('ALONE'", "import time; time.sleep(60); print('ALONE'")
+    edit(
+        book / "nbs" / "02_alone.ipynb",
+        "print('ALONE'",
+        "import time; time.sleep(60); print('ALONE'",
+    )
     command = [sys.executable, "-m", "nbdev_book.execute", "--timeout", "2"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / '_ext'}{os.pathsep}{book}"}
-    execution = subprocess.run(command, cwd=book, env=environment, capture_output=True, text=True, timeout=50)
+    execution = subprocess.run(
+        command, cwd=book, env=environment, capture_output=True, text=True, timeout=50
+    )
     assert execution.returncode == 1
     assert "Timeout" in execution.stdout

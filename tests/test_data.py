@@ -11,6 +11,7 @@ from arbook import data
 @pytest.fixture
 def empty_disk(tmp_path, monkeypatch):
     """No folder of data, an empty cache, and no network."""
+
     def no_network(*args, **kwargs):
         raise OSError("no route to host")
 
@@ -24,8 +25,15 @@ def empty_disk(tmp_path, monkeypatch):
 def small_corpus(empty_disk, monkeypatch):
     """A registered corpus of two rows, and the folder in which it lies."""
     content = b"date,OT\n2016-07-01,30.5\n2016-07-02,31.5\n"
-    corpus = data.Corpus("ETTh1.csv", "https://example.org/ETTh1.csv", hashlib.sha256(content).hexdigest(),
-                         len(content), "CC0", "nobody", "made for this test")
+    corpus = data.Corpus(
+        "ETTh1.csv",
+        "https://example.org/ETTh1.csv",
+        hashlib.sha256(content).hexdigest(),
+        len(content),
+        "CC0",
+        "nobody",
+        "made for this test",
+    )
     monkeypatch.setitem(data.CORPORA, "etth1", corpus)
     folder = empty_disk / "mine"
     folder.mkdir()
@@ -67,8 +75,18 @@ def test_etth1_is_the_published_file():
         load = data.series("etth1")
     except data.DataNotFoundError:
         pytest.skip("ETTh1.csv is not on this machine; set ARBOOK_DATA to its folder")
-    assert load.values.shape == (17_420, 7) and load.columns == ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
-    assert load.times[0] == "2016-07-01 00:00:00" and load["OT"][0] == pytest.approx(30.531, abs=1e-3)
+    assert load.values.shape == (17_420, 7) and load.columns == (
+        "HUFL",
+        "HULL",
+        "MUFL",
+        "MULL",
+        "LUFL",
+        "LULL",
+        "OT",
+    )
+    assert load.times[0] == "2016-07-01 00:00:00" and load["OT"][0] == pytest.approx(
+        30.531, abs=1e-3
+    )
 
 
 def test_a_missing_corpus_names_three_ways_to_get_it(empty_disk):
@@ -95,13 +113,18 @@ def test_a_damaged_file_is_refused_even_with_a_fallback(small_corpus):
 
 
 def test_unknown_names_list_the_known_ones():
-    for call in (lambda: data.series("etth9"), lambda: data.series("sunspots", fallback="x"), lambda: data.find("x")):
+    for call in (
+        lambda: data.series("etth9"),
+        lambda: data.series("sunspots", fallback="x"),
+        lambda: data.find("x"),
+    ):
         with pytest.raises(ValueError, match="etth1"):
             call()
 
 
 def test_download_is_verified_and_lands_in_the_cache(empty_disk, monkeypatch):
     seen = {}
+
     def retrieve(url, known_hash, fname, path, downloader):
         seen.update(url=url, known_hash=known_hash, path=path)
         return str(path / fname)
@@ -109,24 +132,41 @@ def test_download_is_verified_and_lands_in_the_cache(empty_disk, monkeypatch):
     monkeypatch.setattr(data.pooch, "retrieve", retrieve)
     corpus = data.CORPORA["etth1"]
     assert data.find("etth1") == data.cache_folder() / "ETTh1.csv"
-    assert seen == {"url": corpus.url, "known_hash": f"sha256:{corpus.sha256}", "path": data.cache_folder()}
+    assert seen == {
+        "url": corpus.url,
+        "known_hash": f"sha256:{corpus.sha256}",
+        "path": data.cache_folder(),
+    }
 
 
 def test_csv_of_one_column_is_one_dimensional(tmp_path):
     path = tmp_path / "z.csv"
     path.write_text("\ufeffyear,x\n2000,1\n\n2001,2e3\n", encoding="utf-8")
     z = data.load_csv(path, time_column="year", unit="m", name="mine")
-    assert z.values.tolist() == [1.0, 2000.0] and z.times == ("2000", "2001") and z.unit == "m" and z.name == "mine"
+    assert (
+        z.values.tolist() == [1.0, 2000.0]
+        and z.times == ("2000", "2001")
+        and z.unit == "m"
+        and z.name == "mine"
+    )
     assert len(z) == 2 and z["x"].tolist() == [1.0, 2000.0]
     with pytest.raises(KeyError, match="it has x"):
         z["y"]
 
 
-@pytest.mark.parametrize("text, message", [
-    ("x\n1\ntwo\n", "line 3, column 'x': 'two'"), ("x\n1\n\nnan\n", "line 4, column 'x': 'nan'"),
-    ("x\ninf\n", "'inf'"), ("x,y\n1,\n", "column 'y': ''"), ("x,y\n1\n", "line 2: 1 cells where the header has 2"),
-    ("x\n", "at least one row"), ("", "at least one row"), ("x\n1,5\n", "2 cells"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("x\n1\ntwo\n", "line 3, column 'x': 'two'"),
+        ("x\n1\n\nnan\n", "line 4, column 'x': 'nan'"),
+        ("x\ninf\n", "'inf'"),
+        ("x,y\n1,\n", "column 'y': ''"),
+        ("x,y\n1\n", "line 2: 1 cells where the header has 2"),
+        ("x\n", "at least one row"),
+        ("", "at least one row"),
+        ("x\n1,5\n", "2 cells"),
+    ],
+)
 def test_bad_csv_is_refused_with_its_place(tmp_path, text, message):
     path = tmp_path / "z.csv"
     path.write_text(text)

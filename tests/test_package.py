@@ -11,7 +11,10 @@ import pytest
 from conftest import unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.network]  # the build's own tools come from the package index
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.network,
+]  # the build's own tools come from the package index
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess:
@@ -21,15 +24,22 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess:
 def needs_index(result: subprocess.CompletedProcess) -> None:
     """Skip when the command failed for want of a network, and fail for any other reason."""
     output = result.stdout + result.stderr
-    if any(sign in output for sign in ("NewConnectionError", "Temporary failure in name resolution", "ProxyError")):
+    if any(
+        sign in output
+        for sign in ("NewConnectionError", "Temporary failure in name resolution", "ProxyError")
+    ):
         unavailable("the package index cannot be reached")
     assert result.returncode == 0, output
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")  # a copy, because leftovers of an earlier build would end up in the wheel
-    shutil.copytree(ROOT / "arbook", folder / "arbook", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path_factory.mktemp(
+        "wheel"
+    )  # a copy, because leftovers of an earlier build would end up in the wheel
+    shutil.copytree(
+        ROOT / "arbook", folder / "arbook", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     needs_index(run(sys.executable, "-m", "build", "--wheel", cwd=folder))
@@ -43,7 +53,9 @@ def python(wheel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("empty")
     assert run(sys.executable, "-m", "venv", folder, cwd=folder).returncode == 0
     interpreter = folder / "bin" / "python"
-    needs_index(run(interpreter, "-m", "pip", "install", wheel, "-c", ROOT / "constraints.txt", cwd=folder))
+    needs_index(
+        run(interpreter, "-m", "pip", "install", wheel, "-c", ROOT / "constraints.txt", cwd=folder)
+    )
     return interpreter
 
 
@@ -60,7 +72,11 @@ def test_the_wheel_holds_exactly_the_library(wheel):
 
 
 def test_every_module_but_plots_imports_without_the_books_tools(python, tmp_path):
-    modules = [f"arbook.{path.stem}" for path in (ROOT / "arbook").glob("[a-z]*.py") if path.stem != "plots"]
+    modules = [
+        f"arbook.{path.stem}"
+        for path in (ROOT / "arbook").glob("[a-z]*.py")
+        if path.stem != "plots"
+    ]
     assert modules
     program = f"import arbook, {', '.join(modules)}; print(arbook.__file__)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -26,7 +26,10 @@ def test_next_token_figure_has_an_arrow_for_every_pair(n_tokens):
     root = ElementTree.fromstring(figure.data)
     name = "{http://www.w3.org/2000/svg}"
     steps = n_tokens - 1
-    assert sum(path.get("class") == "arrow" for path in root.iter(f"{name}path")) == steps * (steps + 1) // 2
+    assert (
+        sum(path.get("class") == "arrow" for path in root.iter(f"{name}path"))
+        == steps * (steps + 1) // 2
+    )
     assert [text.text for text in root.iter(f"{name}text")] == [f"t{i}" for i in range(n_tokens)]
     assert root.find(f"{name}title").text
 
@@ -53,7 +56,11 @@ def test_fan_draws_one_line_and_one_band_per_interval():
     _, ax = plots.axes("t", "z")
     mean = np.arange(4.0)
     plots.fan(ax, mean, mean, [np.column_stack([mean - k, mean + k]) for k in (1, 2)], label="f")
-    assert len(ax.lines) == 1 and len(ax.collections) == 2 and ax.lines[0].get_color() == plots.FORECAST
+    assert (
+        len(ax.lines) == 1
+        and len(ax.collections) == 2
+        and ax.lines[0].get_color() == plots.FORECAST
+    )
 
 
 def test_matrix_writes_every_number():

@@ -13,9 +13,15 @@ from bs4 import BeautifulSoup
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
 # 404.html is written for the address under which the book is published, so its links lead nowhere from the disk.
-FILES = [file for file in SITE.rglob("*.html") if "_static" not in file.parts and file.name != "404.html"]
+FILES = [
+    file for file in SITE.rglob("*.html") if "_static" not in file.parts and file.name != "404.html"
+]
 PAGES = sorted(str(file.relative_to(SITE)) for file in FILES) or ["index.html"]
-READING = [page for page in PAGES if page not in {"genindex.html", "search.html", "py-modindex.html", "prf-prf.html"}]
+READING = [
+    page
+    for page in PAGES
+    if page not in {"genindex.html", "search.html", "py-modindex.html", "prf-prf.html"}
+]
 
 pytestmark = pytest.mark.site
 
@@ -45,7 +51,10 @@ def tab(browser, site) -> Iterator[Opened]:
     opened.page.on("console", lambda message: message.type == "error" and note(message.text))
     opened.page.on("pageerror", lambda error: note(str(error)))
     opened.page.on("requestfailed", lambda request: note(f"failed: {request.url}"))
-    opened.page.on("request", lambda request: request.url.startswith("http") and note(f"other host: {request.url}"))
+    opened.page.on(
+        "request",
+        lambda request: request.url.startswith("http") and note(f"other host: {request.url}"),
+    )
     yield opened
     context.close()
 
@@ -89,7 +98,9 @@ def test_every_formula_is_typeset(reading):
 def test_every_image_is_loaded_and_described(reading):
     broken = "[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)"
     assert reading.page.evaluate(broken) == []
-    undescribed = "[...document.querySelectorAll('article img')].filter(i => !i.alt).map(i => i.src)"
+    undescribed = (
+        "[...document.querySelectorAll('article img')].filter(i => !i.alt).map(i => i.src)"
+    )
     assert reading.page.evaluate(undescribed) == []
 
 
@@ -121,7 +132,11 @@ def test_a_page_is_accessible(reading, theme):
     reading.page.evaluate(script.read_text("utf8"))
     options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "preload": False}
     result = reading.page.evaluate("options => axe.run(document, options)", options)
-    serious = [violation for violation in result["violations"] if violation["impact"] in {"serious", "critical"}]
+    serious = [
+        violation
+        for violation in result["violations"]
+        if violation["impact"] in {"serious", "critical"}
+    ]
     assert [(one["id"], node["html"][:200]) for one in serious for node in one["nodes"]] == []
 
 
@@ -131,11 +146,13 @@ def test_the_theme_button_turns_the_page_and_its_figures_dark(tab):
     for _ in range(3):  # light, dark, and what the system prefers
         tab.page.locator("button.theme-switch-button:visible").first.click()
         tab.page.mouse.move(0, 0)
-        looks.add(tab.page.evaluate("""() => [
+        looks.add(
+            tab.page.evaluate("""() => [
             document.documentElement.dataset.theme,
             getComputedStyle(document.body).backgroundColor,
             getComputedStyle(document.querySelector('.cell_output img')).filter.split('(')[0],
-        ].join()"""))
+        ].join()""")
+        )
     themes = {look.split(",")[0]: look for look in looks}
     light, dark = (re.findall(r"\d+", themes[theme])[:3] for theme in ("light", "dark"))
     assert min(map(int, light)) > 200 and max(map(int, dark)) < 60
@@ -146,7 +163,9 @@ def test_search_finds_the_chapter_on_the_lag_matrix(tab):
     tab.complaints.clear()
     tab.show("search.html", "?q=lag+matrix")
     tab.page.wait_for_selector("ul.search li a")
-    found = tab.page.eval_on_selector_all("ul.search li a", "links => links.map(link => link.getAttribute('href'))")
+    found = tab.page.eval_on_selector_all(
+        "ul.search li a", "links => links.map(link => link.getAttribute('href'))"
+    )
     assert any("nbs/01_least_squares.html" in link for link in found)
     assert tab.complaints == []
 
@@ -161,7 +180,10 @@ def soup(name: str) -> BeautifulSoup:
 @pytest.fixture(scope="module")
 def anchors(site) -> dict[Path, set[str]]:
     """The fragments that each page offers."""
-    return {(site / name).resolve(): {tag["id"] for tag in soup(name).find_all(id=True)} for name in PAGES}
+    return {
+        (site / name).resolve(): {tag["id"] for tag in soup(name).find_all(id=True)}
+        for name in PAGES
+    }
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -171,8 +193,14 @@ def test_every_link_inside_the_book_leads_somewhere(anchors, name):
         if re.match(r"[a-z]+:", link["href"]):
             continue
         path, _, fragment = link["href"].partition("#")
-        target = (SITE / name).parent.joinpath(unquote(path.split("?")[0]) or (SITE / name).name).resolve()
-        if not target.is_file() or (fragment and target in anchors and unquote(fragment) not in anchors[target]):
+        target = (
+            (SITE / name)
+            .parent.joinpath(unquote(path.split("?")[0]) or (SITE / name).name)
+            .resolve()
+        )
+        if not target.is_file() or (
+            fragment and target in anchors and unquote(fragment) not in anchors[target]
+        ):
             dead.append(link["href"])
     assert dead == []
 
@@ -180,8 +208,13 @@ def test_every_link_inside_the_book_leads_somewhere(anchors, name):
 @pytest.mark.parametrize("name", PAGES)
 def test_no_page_refers_to_a_resource_of_another_host(site, name):
     page = soup(name)
-    sources = [tag["src"] for tag in page.select("script[src], img[src], iframe[src], source[src], video[src]")]
-    styles = [tag["href"] for tag in page.select("link[href]") if "canonical" not in tag.get("rel", [])]
+    sources = [
+        tag["src"]
+        for tag in page.select("script[src], img[src], iframe[src], source[src], video[src]")
+    ]
+    styles = [
+        tag["href"] for tag in page.select("link[href]") if "canonical" not in tag.get("rel", [])
+    ]
     assert [address for address in sources + styles if re.match(r"(https?:)?//", address)] == []
 
 

@@ -23,7 +23,7 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 
 from . import api, directives
-from .project import Project, imported_names, parse
+from .project import Project, imported_names, parse, shorten_docstrings
 from .reader import code_cells, input_files
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,11 @@ logger = logging.getLogger(__name__)
 
 def use_reader(app: Sphinx, config: Config) -> None:
     """Make myst-nb read notebooks through ``reader.read``."""
-    config.nb_custom_formats[".ipynb"] = ["nbdev_book.reader.read", {"root": str(app.confdir)}, False]
+    config.nb_custom_formats[".ipynb"] = [
+        "nbdev_book.reader.read",
+        {"root": str(app.confdir)},
+        False,
+    ]
 
 
 def inspect_notebook(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -51,15 +55,23 @@ def inspect_notebook(app: Sphinx, docname: str, source: list[str]) -> None:
         api.note_names(app.env, {name.removeprefix(f"{cell.module}."): name for name in cell.names})
 
 
-class DropHiddenLines(SphinxTransform):
-    """Take the lines marked ``#| hide_line`` out of the code that the page shows. The notebook has run by then."""
+class ShowLess(SphinxTransform):
+    """Take lines marked ``#| hide_line``, and the details of docstrings, out of the code that the page shows.
+
+    The notebook has run by then, and the one to download keeps all of it.
+    """
 
     default_priority = 6
 
     def apply(self, **kwargs) -> None:
+        short = Project.load(self.app.confdir).short_docstrings
         for block in self.document.findall(nodes.literal_block):
             if block.parent.get("nb_element") == "cell_code_source":
-                block.rawsource = directives.visible(block.astext())
+                exported = (
+                    block.parent.parent.get("cell_metadata", {}).get("nbdev", {}).get("module")
+                )
+                code = directives.visible(block.astext())
+                block.rawsource = shorten_docstrings(code) if short and exported else code
                 block[:] = [nodes.Text(block.rawsource)]
 
 
@@ -67,6 +79,11 @@ def setup(app: Sphinx) -> dict:
     app.setup_extension("myst_nb")
     app.connect("config-inited", use_reader, priority=100)
     app.connect("source-read", inspect_notebook)
-    app.add_transform(DropHiddenLines)
+    app.add_transform(ShowLess)
     api.setup(app)
-    return {"version": "0.1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}
+    return {
+        "version": "0.1",
+        "env_version": 2,
+        "parallel_read_safe": False,
+        "parallel_write_safe": True,
+    }

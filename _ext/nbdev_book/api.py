@@ -51,7 +51,9 @@ def forget_exports(app: Sphinx | None, env: BuildEnvironment, docname: str) -> N
     env.nbdev_exports = {name: place for name, place in exports(env).items() if place[0] != docname}
 
 
-def reference(target: str, content: nodes.Node, env: BuildEnvironment, *, is_guess: bool = False) -> nodes.Node:
+def reference(
+    target: str, content: nodes.Node, env: BuildEnvironment, *, is_guess: bool = False
+) -> nodes.Node:
     """A link to a documented name. A guess that finds nothing stays plain text; anything else is a warning."""
     return addnodes.pending_xref(
         "", content, refdomain="py", reftype="obj", reftarget=target, refdoc=env.docname,
@@ -59,7 +61,9 @@ def reference(target: str, content: nodes.Node, env: BuildEnvironment, *, is_gue
     )  # fmt: skip
 
 
-def keep_wrong_guess_plain(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.Node):
+def keep_wrong_guess_plain(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.Node
+):
     """Answer Sphinx's question what to do about a link that leads nowhere."""
     return content if node.get("nbdev_guess") else None
 
@@ -87,7 +91,9 @@ class MarkExportedCells(SphinxTransform):
             exports(self.env)[name] = (self.env.docname, name)
 
     def add_mark(self, cell: nodes.container, module: str, names: list[str]) -> None:
-        source = next((part for part in cell.children if part.get("nb_element") == "cell_code_source"), None)
+        source = next(
+            (part for part in cell.children if part.get("nb_element") == "cell_code_source"), None
+        )
         if source is not None:
             link = reference(names[0] if names else module, nodes.literal(text=module), self.env)
             mark = nodes.paragraph("", "", nodes.Text("in "), link, classes=["nbdev-mark"])
@@ -105,7 +111,9 @@ class LinkBackticks(SphinxTransform):
         for literal in list(self.document.findall(nodes.literal)):
             name = literal.astext().removesuffix("()")
             target = known.get(name, name if name.startswith(dotted) else None)
-            if target and not _is_inside(literal, (nodes.reference, nodes.title, addnodes.pending_xref)):
+            if target and not _is_inside(
+                literal, (nodes.reference, nodes.title, addnodes.pending_xref)
+            ):
                 literal.replace_self(reference(target, literal.deepcopy(), self.env, is_guess=True))
 
 
@@ -132,7 +140,9 @@ class ModuleReference(SphinxDirective):
         for member in module.__all__:
             lines += ["", *_entry(member, getattr(module, member))]
         holder = nodes.Element()
-        self.state.nested_parse(StringList(lines, source=f"<nbdev-module {name}>"), self.content_offset, holder)
+        self.state.nested_parse(
+            StringList(lines, source=f"<nbdev-module {name}>"), self.content_offset, holder
+        )
         return holder.children
 
 
@@ -145,7 +155,9 @@ def _entry(name: str, member: object) -> list[str]:
     return [f".. autodata:: {name}"] + ["   :no-value:"] * (len(repr(member)) > 60)
 
 
-def signature_as_written(app: Sphinx, what: str, name: str, obj: object, options: object, signature: str, returns: str):
+def signature_as_written(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str, returns: str
+):
     """Show annotations as the source has them: `ArrayLike`, not the union of eight types that it stands for."""
     function = getattr(obj, "__init__", None) if what == "class" else obj
     try:
@@ -159,16 +171,22 @@ def signature_as_written(app: Sphinx, what: str, name: str, obj: object, options
         del arguments.args[0]
     returned = definition.returns if what != "class" else None
     quoted = isinstance(returned, ast.Constant) and isinstance(returned.value, str)
-    return f"({ast.unparse(arguments)})", returned.value if quoted else returned and ast.unparse(returned)
+    return f"({ast.unparse(arguments)})", returned.value if quoted else returned and ast.unparse(
+        returned
+    )
 
 
-def drop_docstring_of_type(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+def drop_docstring_of_type(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
     """A constant without a docstring of its own would show that of `int` or `dict`."""
     if what == "data" and lines == prepare_docstring(type(obj).__doc__ or ""):
         lines.clear()
 
 
-def skip_undescribed_fields(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
+def skip_undescribed_fields(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
     """Python describes a field of a named tuple as "Alias for field number 0"; the class says what it is."""
     return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
 
@@ -185,7 +203,9 @@ def link_to_chapters(app: Sphinx, doctree: nodes.document, docname: str) -> None
             uri = app.builder.get_relative_uri(docname, target) + (f"#{anchor}" if anchor else "")
             title = nodes.emphasis(text=app.env.titles[target].astext())
             link = nodes.reference("", "", title, refuri=uri, internal=True)
-            signature += nodes.inline("", "", nodes.Text("explained in "), link, classes=["nbdev-origin"])
+            signature += nodes.inline(
+                "", "", nodes.Text("explained in "), link, classes=["nbdev-origin"]
+            )
 
 
 def accept_untitled_sections() -> None:
@@ -199,14 +219,21 @@ def accept_untitled_sections() -> None:
 
 
 def setup(app: Sphinx) -> None:
-    for extension in ("sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx_codeautolink"):
+    for extension in (
+        "sphinx.ext.autodoc",
+        "sphinx.ext.autosummary",
+        "sphinx.ext.napoleon",
+        "sphinx_codeautolink",
+    ):
         app.setup_extension(extension)
     accept_untitled_sections()
     app.add_directive("nbdev-module", ModuleReference)
     app.add_transform(MarkExportedCells)
     app.add_transform(LinkBackticks)
     app.connect("autodoc-process-signature", signature_as_written)
-    app.connect("autodoc-process-docstring", drop_docstring_of_type, priority=100)  # before napoleon rewrites it
+    app.connect(
+        "autodoc-process-docstring", drop_docstring_of_type, priority=100
+    )  # before napoleon rewrites it
     app.connect("autodoc-skip-member", skip_undescribed_fields)
     app.connect("env-purge-doc", forget_exports)
     app.connect("missing-reference", keep_wrong_guess_plain)

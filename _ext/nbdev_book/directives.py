@@ -57,21 +57,29 @@ def is_on(directives: Mapping[str, str], name: str) -> bool:
 
 def complaints(directives: Mapping[str, str], *, also_known: Collection[str] = ()) -> list[str]:
     """What is wrong with a cell's directives: a misspelt one would otherwise be silently without effect."""
-    found = [f"unknown directive `{name}`" for name in directives if name not in KNOWN and name not in also_known]
+    found = [
+        f"unknown directive `{name}`"
+        for name in directives
+        if name not in KNOWN and name not in also_known
+    ]
     for name in directives:
         if name in SWITCHES and not (is_on(directives, name) or is_off(directives, name)):
             found.append(f"`{name}` is true or false, not `{directives[name]}`")
         if name in TEXTS and not directives[name]:
             found.append(f"`{name}` needs a value")
     if "label" in directives and "fig-cap" not in directives:
-        found.append("`label` without `fig-cap`: only a figure with a caption has a number to refer to")
+        found.append(
+            "`label` without `fig-cap`: only a figure with a caption has a number to refer to"
+        )
     return found
 
 
 def tags(directives: Mapping[str, str]) -> list[str]:
     """The myst-nb cell tags (and nbclient's ``skip-execution``) that do what the directives say."""
     wanted = {
-        "remove-cell": "hide" in directives or "default_exp" in directives or is_off(directives, "include"),
+        "remove-cell": "hide" in directives
+        or "default_exp" in directives
+        or is_off(directives, "include"),
         "remove-input": "hide_input" in directives or is_off(directives, "echo"),
         "remove-output": "hide_output" in directives or is_off(directives, "output"),
         "remove-stderr": is_off(directives, "warning"),

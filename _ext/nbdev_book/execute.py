@@ -42,7 +42,11 @@ class Run:
 def find_notebooks(project: Project) -> list[Path]:
     """The notebooks that nbdev sees: those whose path has no part that starts with a dot or an underscore."""
     paths = sorted(project.notebooks.rglob("*.ipynb"))
-    return [path for path in paths if not any(part[0] in "._" for part in path.relative_to(project.notebooks).parts)]
+    return [
+        path
+        for path in paths
+        if not any(part[0] in "._" for part in path.relative_to(project.notebooks).parts)
+    ]
 
 
 def is_cached(notebook: NotebookNode, cache: JupyterCacheAbstract) -> bool:
@@ -67,7 +71,9 @@ def run(path: Path, notebook: NotebookNode, timeout: float) -> Run:
     error = None
     try:
         client.execute()
-    except Exception as failure:  # whatever happens to one notebook, the others finish and the report is printed
+    except (
+        Exception
+    ) as failure:  # whatever happens to one notebook, the others finish and the report is printed
         error = f"{type(failure).__name__}: {failure}"
     return Run(path, notebook, time.monotonic() - start, error)
 
@@ -78,7 +84,9 @@ def run_all(notebooks: dict[Path, NotebookNode], *, workers: int, timeout: float
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, str(threads))  # inherited by the kernels
     with ProcessPoolExecutor(workers) as pool:
-        futures: list[Future[Run]] = [pool.submit(run, path, nb, timeout) for path, nb in notebooks.items()]
+        futures: list[Future[Run]] = [
+            pool.submit(run, path, nb, timeout) for path, nb in notebooks.items()
+        ]
         for future in as_completed(futures):
             yield future.result()
 
@@ -94,24 +102,45 @@ def report(done: Run, root: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is stale; the exit status says whether all is well."""
-    parser = argparse.ArgumentParser(prog="python -m nbdev_book.execute", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path(), help="the folder of settings.ini (default: this one)")
-    parser.add_argument("--cache", type=Path, default=Path("_build/.jupyter_cache"), help="the execution cache")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="notebooks at a time (default: cores)")
-    parser.add_argument("--timeout", type=float, default=300, help="seconds for one notebook (default: 300)")
+    parser = argparse.ArgumentParser(
+        prog="python -m nbdev_book.execute", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="the folder of settings.ini (default: this one)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path("_build/.jupyter_cache"), help="the execution cache"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="notebooks at a time (default: cores)",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=300, help="seconds for one notebook (default: 300)"
+    )
     options = parser.parse_args(arguments)
 
     project = Project.load(options.root)
     cache = get_cache(str(options.cache))
-    notebooks = {path: read(path.read_text("utf8"), str(project.root)) for path in find_notebooks(project)}
-    stale = {path: notebook for path, notebook in notebooks.items() if not is_cached(notebook, cache)}
+    notebooks = {
+        path: read(path.read_text("utf8"), str(project.root)) for path in find_notebooks(project)
+    }
+    stale = {
+        path: notebook for path, notebook in notebooks.items() if not is_cached(notebook, cache)
+    }
     print(f"{len(notebooks)} notebooks, {len(stale)} to run", flush=True)
 
     failures = 0
-    for done in run_all(stale, workers=min(options.workers, len(stale) or 1), timeout=options.timeout):
+    for done in run_all(
+        stale, workers=min(options.workers, len(stale) or 1), timeout=options.timeout
+    ):
         print(report(done, project.root), flush=True)
         if done.error is None:
-            bundle = CacheBundleIn(done.notebook, str(done.path), data={"execution_seconds": done.seconds})
+            bundle = CacheBundleIn(
+                done.notebook, str(done.path), data={"execution_seconds": done.seconds}
+            )
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
         else:
             failures += 1

@@ -22,7 +22,10 @@ class Project:
     library: Path  # the folder that nbdev_export writes
     notebooks: Path
     test_flags: frozenset[str]  # directives such as `slow`, which concern only nbdev_test
-    environment: tuple[str, ...]  # variables that change what a notebook prints: `book_environment` in settings.ini
+    environment: tuple[str, ...]  # variables that change what a notebook prints: `book_environment`
+    short_docstrings: (
+        bool  # `book_docstrings = summary`: a page shows the first line of each docstring
+    )
 
     @classmethod
     def load(cls, root: str | Path) -> Project:
@@ -40,6 +43,7 @@ class Project:
             notebooks=root / settings.get("nbs_path", "nbs"),
             test_flags=frozenset(settings.get("tst_flags", "notest").split()),
             environment=tuple(settings.get("book_environment", "").split()),
+            short_docstrings=settings.get("book_docstrings", "full") == "summary",
         )
 
 
@@ -53,7 +57,12 @@ def parse(code: str) -> ast.Module:
 
 def definitions(tree: ast.Module) -> list[str]:
     """The public names that a cell defines, methods as ``Class.method``, in the order of the text."""
-    return [name for node in tree.body for name in _defined_by(node) if not name.split(".")[-1].startswith("_")]
+    return [
+        name
+        for node in tree.body
+        for name in _defined_by(node)
+        if not name.split(".")[-1].startswith("_")
+    ]
 
 
 def _defined_by(node: ast.stmt) -> Iterator[str]:
@@ -62,16 +71,37 @@ def _defined_by(node: ast.stmt) -> Iterator[str]:
             yield name
         case ast.ClassDef(name=name, body=body):
             yield name
-            yield from (f"{name}.{member}" for statement in body for member in _defined_by(statement))
+            yield from (
+                f"{name}.{member}" for statement in body for member in _defined_by(statement)
+            )
         case ast.Assign(targets=targets):
             yield from (target.id for target in targets if isinstance(target, ast.Name))
         case ast.AnnAssign(target=ast.Name(id=name)):
             yield name
 
 
+def shorten_docstrings(code: str) -> str:
+    """Keep the first line of every docstring. The rest stands on the reference page, one click away."""
+    code = code.lstrip("\n")  # as IPython does before it counts lines
+    lines = code.split("\n")
+    for node in reversed(list(ast.walk(parse(code)))):
+        if isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        ) and ast.get_docstring(node):
+            first, last = node.body[0].lineno - 1, node.body[0].end_lineno
+            if last - first > 1:
+                quotes = lines[last - 1].rstrip()[-3:]
+                lines[first:last] = [lines[first].rstrip() + quotes, *[None] * (last - first - 1)]
+    return "\n".join(line for line in lines if line is not None)
+
+
 def import_lines(tree: ast.Module) -> list[str]:
     """The import statements of a cell as text."""
-    return [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
 
 
 def imported_names(tree: ast.Module, project: Project) -> dict[str, str]:
@@ -92,7 +122,9 @@ def library_files(trees: Iterable[ast.Module], project: Project) -> set[Path]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += _imported(ast.parse(file.read_text(encoding="utf8")), project, inside=file.parent)
+            waiting += _imported(
+                ast.parse(file.read_text(encoding="utf8")), project, inside=file.parent
+            )
     return found
 
 
@@ -135,13 +167,22 @@ def data_files(trees: Iterable[ast.Module], project: Project) -> set[Path]:
         node.value
         for tree in trees
         for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "/" in node.value[:200]
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and "/" in node.value[:200]
     }
     found: set[Path] = set()
-    for path in (base / text for text in literals if _is_plain(text) for base in (project.notebooks, project.root)):
+    for path in (
+        base / text
+        for text in literals
+        if _is_plain(text)
+        for base in (project.notebooks, project.root)
+    ):
         path = path.resolve()
         if project.root in path.parents and path.exists():
-            found |= {path} if path.is_file() else {file for file in path.iterdir() if file.is_file()}
+            found |= (
+                {path} if path.is_file() else {file for file in path.iterdir() if file.is_file()}
+            )
     return found
 
 

@@ -20,7 +20,15 @@ import nbformat
 from nbformat import NotebookNode
 
 from . import directives as dv
-from .project import Project, data_files, definitions, fingerprint, import_lines, library_files, parse
+from .project import (
+    Project,
+    data_files,
+    definitions,
+    fingerprint,
+    import_lines,
+    library_files,
+    parse,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,9 @@ def code_cells(notebook: NotebookNode, project: Project) -> Iterator[Cell]:
         default = directives.get("default_exp", default)
         export = next((name for name in directives if name in dv.EXPORTS), None)
         target = (directives[export] or default) if export else None
-        yield Cell(number, node, directives, code, f"{project.package}.{target}" if target else None)
+        yield Cell(
+            number, node, directives, code, f"{project.package}.{target}" if target else None
+        )
 
 
 def input_files(cells: list[Cell], project: Project) -> set[Path]:
@@ -75,9 +85,13 @@ def read(text: str, root: str = ".") -> NotebookNode:
         preface = preface + _preface_for_later(cell, is_shown)
     kept = {cell.number: cell.node for cell in cells if cell.code.strip()}
     for first in list(kept.values())[:1]:
-        first.metadata.setdefault("nbdev", {})["inputs"] = fingerprint(input_files(cells, project), project)
+        first.metadata.setdefault("nbdev", {})["inputs"] = fingerprint(
+            input_files(cells, project), project
+        )
     numbered = enumerate(notebook.cells, start=1)
-    notebook.cells = [node for number, node in numbered if node.cell_type != "code" or number in kept]
+    notebook.cells = [
+        node for number, node in numbered if node.cell_type != "code" or number in kept
+    ]
     return notebook
 
 
@@ -85,7 +99,9 @@ def _apply_directives(cell: Cell) -> None:
     """Put a cell's directives into the notebook's own terms."""
     node = cell.node
     node.source = cell.code
-    node.metadata.tags = [*dict.fromkeys([*node.metadata.get("tags", []), *dv.tags(cell.directives)])]
+    node.metadata.tags = [
+        *dict.fromkeys([*node.metadata.get("tags", []), *dv.tags(cell.directives)])
+    ]
     if options := dv.rendering(cell.directives):
         node.metadata.mystnb = {**node.metadata.get("mystnb", {}), **options}
     if cell.module:

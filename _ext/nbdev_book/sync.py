@@ -24,7 +24,10 @@ def outputs(project: Project) -> list[str]:
     return [
         f"{path.relative_to(project.root)}: holds outputs or execution counts; run nbdev_clean --clear_all"
         for path in find_notebooks(project)
-        if any(cell.get("outputs") or cell.get("execution_count") for cell in nbformat.read(path, as_version=4).cells)
+        if any(
+            cell.get("outputs") or cell.get("execution_count")
+            for cell in nbformat.read(path, as_version=4).cells
+        )
     ]
 
 
@@ -48,7 +51,9 @@ def differences(project: Project) -> list[str]:
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def main() -> int:
