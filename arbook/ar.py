@@ -59,6 +59,8 @@ def growing_pairs(z: ArrayLike, first: int = 1) -> list[tuple[np.ndarray, float]
     return [(z[:t], float(z[t])) for t in range(first, len(z))]
 
 # %% ../nbs/01_least_squares.ipynb #e57f446d
+#| code-fold: true
+#| code-summary: Code of the two guards
 def as_count(value: int, name: str, *, minimum: int = 1) -> int:
     """Return `value` as an int, or raise: TypeError if it is not an integer, ValueError if it is below `minimum`."""
     if isinstance(value, (bool, np.bool_)):
@@ -629,6 +631,8 @@ def sum_moments(series: Sequence[np.ndarray], width: int) -> Moments:
     return total
 
 # %% ../nbs/01_least_squares.ipynb #35fa6b56
+#| code-fold: true
+#| code-summary: Code of the helpers
 class NotFittedError(ValueError, AttributeError):
     """A model was asked for predictions before it was fitted."""
 
@@ -686,6 +690,8 @@ def apply_weights(
     return out
 
 # %% ../nbs/01_least_squares.ipynb #37b4fcda
+#| code-fold: true
+#| code-summary: Code of the stream
 class Stream:
     """What `LinearAR.partial_fit` keeps of a stream: its last values, and the sums or the triangle of its windows."""
 
