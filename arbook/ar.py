@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['EPS', 'DIRECT_LAGS', 'DIRECT_ORDER', 'SOLVERS', 'MAX_CONDITION', 'CRITERIA', 'growing_pairs', 'as_count', 'as_series',
-           'lag_matrix', 'reuse_count', 'ls_loss', 'prefix_outputs', 'dependence', 'RankReport', 'rank_report',
-           'lag_gram', 'overlapping_blocks', 'lag_products', 'Moments', 'window_moments', 'Fit', 'centred_gram',
-           'solve_moments', 'residual_moments', 'refine', 'triangular_factor', 'solve_factor', 'least_squares',
-           'scale_and_shift', 'restore_units', 'sum_moments', 'NotFittedError', 'Forecast', 'as_series_list',
-           'as_windows', 'check_options', 'apply_weights', 'Stream', 'solve_any_moments', 'LinearAR',
+           'lag_matrix', 'reuse_count', 'ls_loss', 'prefix_outputs', 'dependence', 'descend', 'RankReport',
+           'rank_report', 'lag_gram', 'overlapping_blocks', 'lag_products', 'Moments', 'window_moments', 'Fit',
+           'centred_gram', 'solve_moments', 'residual_moments', 'refine', 'triangular_factor', 'solve_factor',
+           'least_squares', 'scale_and_shift', 'restore_units', 'sum_moments', 'NotFittedError', 'Forecast',
+           'as_series_list', 'as_windows', 'check_options', 'apply_weights', 'Stream', 'solve_any_moments', 'LinearAR',
            'recursive_forecast', 'impulse_response', 'forecast_variance', 'anchor_level', 'anchor_basis',
            'anchor_moments', 'project_features', 'DirectAR', 'characteristic_roots', 'is_stationary', 'simulate',
            'autocovariance', 'levinson', 'yule_walker', 'OrderSelection', 'select_order', 'Forecaster', 'Persistence',
            'SeasonalNaive', 'Backtest', 'backtest']
 
 # %% ../nbs/01_least_squares.ipynb #789ace8d
+import copy
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -202,16 +203,38 @@ def dependence(f: Callable[[np.ndarray], np.ndarray], x: ArrayLike) -> np.ndarra
     -------
     ndarray of bool, shape (T, T)
         Entry (i, j) tells whether output i changes when x[j] changes. A function may be used for
-        autoregression only if nothing stands above the diagonal: equality is bit for bit.
+        autoregression only if nothing stands above the diagonal. Equality is bit for bit. What is found at this `x`
+        exists; what is not found here may still exist elsewhere.
     """
     x = as_series(x, name="x")
     outputs = np.asarray(f(x))
     changed = []
     for j in range(len(x)):
         other = x.copy()
-        other[j] = 2 * other[j] + 1
+        other[j] += 1 + abs(other[j])  # always another number
         changed.append(np.asarray(f(other)) != outputs)
     return np.array(changed).T
+
+# %% ../nbs/01_least_squares.ipynb #ec746630
+def descend(gradient: Callable[[np.ndarray], np.ndarray], w: np.ndarray, *, rate: float, steps: int) -> np.ndarray:
+    """Walk `steps` times against a gradient, each time by `rate` times its length. (S8)
+
+    Parameters
+    ----------
+    gradient : callable
+        Maps weights, shape (p,), to the gradient of the loss there, shape (p,).
+    w : ndarray, shape (p,)
+        Where to start.
+    rate, steps : float, int
+        The size of a step, and how many.
+
+    Returns
+    -------
+    ndarray, shape (p,)
+    """
+    for _ in range(steps):
+        w = w - rate * gradient(w)
+    return w
 
 # %% ../nbs/01_least_squares.ipynb #a7705353
 class RankReport(NamedTuple):
@@ -474,7 +497,7 @@ def refine(
         coef = coef + change
         bias += total / n - mean @ change if intercept else 0.0
         size = np.linalg.norm(change)
-        if size <= 1e-9 * np.linalg.norm(coef):  # the next one would be below rounding
+        if size <= 1e-9 * np.linalg.norm(coef):  # the next one would be below the error of QR
             return fit._replace(coef=coef[:, None], intercept=np.array([bias]), rss=np.array([rss]))
         if size > last / 4:
             return None
@@ -660,7 +683,7 @@ def as_series_list(z: ArrayLike | Sequence[ArrayLike], *, min_length: int) -> li
 
 
 def as_windows(windows: ArrayLike, order: int) -> np.ndarray:
-    """Return windows of shape (..., order) as finite float64, without copying a float64 view."""
+    """Return windows of shape (..., order) as float64, without copying a float64 view."""
     values = np.asarray(windows)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"windows must hold real numbers, got dtype {values.dtype}")
@@ -681,12 +704,15 @@ def apply_weights(
     windows: np.ndarray, coef: np.ndarray, intercept: np.ndarray | float
 ) -> np.ndarray:
     """Compute `windows @ coef + intercept`, a few thousand windows at a time, so that a view is never copied whole."""
-    if windows.ndim == 1:
-        return windows @ coef + intercept
     out = np.empty(windows.shape[:-1] + coef.shape[1:])
-    for start in range(0, len(windows), 4096):
-        rows = slice(start, start + 4096)
-        out[rows] = windows[rows] @ coef + intercept
+    if windows.ndim == 1:
+        out[...] = windows @ coef + intercept
+    else:
+        for start in range(0, len(windows), 4096):
+            rows = slice(start, start + 4096)
+            out[rows] = windows[rows] @ coef + intercept
+    if not np.isfinite(out).all():  # cheaper than looking at every value of every window
+        raise ValueError("windows must be finite; some hold NaN, infinity or numbers too large to multiply")
     return out
 
 # %% ../nbs/01_least_squares.ipynb #37b4fcda
@@ -882,7 +908,7 @@ class LinearAR:
         window = as_windows(window, self.order)
         if window.ndim != 1:
             raise ValueError(f"window must have shape ({self.order},), got {window.shape}")
-        return float(window @ self.coef_ + self.intercept_)
+        return float(apply_weights(window, self.coef_, self.intercept_))
 
     def forecast(
         self, z: ArrayLike, horizon: int, *, level: float | None = None
@@ -963,6 +989,8 @@ def recursive_forecast(
     """
     coef, horizon = np.asarray(coef, dtype=np.float64), as_count(horizon, "horizon")
     windows = as_windows(windows, len(coef))
+    if not np.isfinite(windows).all():
+        raise ValueError("windows must be finite")
     path = np.empty((*windows.shape[:-1], len(coef) + horizon))
     path[..., : len(coef)] = windows
     for t in range(horizon):
@@ -1290,6 +1318,8 @@ def levinson(autocov: ArrayLike) -> tuple[np.ndarray, float]:
         reflection = (autocov[k] - by_lag @ autocov[1:k][::-1]) / sigma2
         by_lag = np.append(by_lag - reflection * by_lag[::-1], reflection)
         sigma2 *= 1 - reflection**2
+    if sigma2 < 0:
+        raise ValueError("autocov is not positive definite: its last value is too large")
     return by_lag[::-1], float(sigma2)
 
 
@@ -1341,7 +1371,8 @@ def select_order(
     Returns
     -------
     OrderSelection
-        `order` and `scores`. A candidate that the data do not determine scores infinity, a perfect fit minus infinity.
+        `order` and `scores`. Where the data do not determine the weights, those of minimum norm are judged;
+        a fit that leaves nothing but rounding has error 0, and so the score minus infinity.
 
     Raises
     ------
@@ -1362,12 +1393,13 @@ def select_order(
             f"holdout={holdout} leaves {split} targets to fit up to {max_order + 1} weights, "
             f"and {n - split} to look at"
         )
-    fitted = window_moments(z[: split + max_order], width)
-    judged = window_moments(z[split:], width) if criterion == "holdout" else fitted
-    errors = (
-        np.array([_corner_error(fitted, judged, order, intercept) for order in range(width)])
-        * scale**2
-    )
+    fitted = triangular_factor([z[: split + max_order]], width, intercept=intercept)
+    judged, n_judged = fitted, n
+    if criterion == "holdout":
+        judged, n_judged = triangular_factor([z[split:]], width, intercept=intercept), n - split
+    errors = np.array([_corner_error(fitted, judged, order, intercept) for order in range(width)])
+    errors[errors < (100 * EPS) ** 2 * n_judged] = 0.0  # nothing but rounding is left
+    errors = errors / n_judged * scale**2
     if criterion == "holdout":
         return OrderSelection(int(np.argmin(errors)), errors)
     cost = 2.0 if criterion == "aic" else np.log(n)
@@ -1376,20 +1408,15 @@ def select_order(
     return OrderSelection(int(np.argmin(scores)), scores)
 
 
-def _corner_error(fitted: Moments, judged: Moments, order: int, intercept: bool) -> float:
-    """Fit `order` lags from the corner of one Gram matrix; return the mean squared error on the windows of another."""
-    corner = slice(len(fitted.gram) - order - 1, None)
-    fitted, judged = (
-        Moments(m.gram[corner, corner], m.sums[corner], m.n_rows) for m in (fitted, judged)
-    )
-    try:
-        fit, _ = solve_moments(fitted, order, intercept=intercept, ridge=0.0)
-    except np.linalg.LinAlgError:
-        return np.inf
-    weights = np.append(-fit.coef[:, 0], 1.0)  # target - prediction + intercept
-    bias, n = fit.intercept[0], judged.n_rows
-    error = weights @ judged.gram @ weights / n - 2 * bias * (weights @ judged.sums) / n + bias**2
-    return float(max(error, 0.0))
+def _corner_error(
+    fitted: np.ndarray, judged: np.ndarray, order: int, intercept: bool
+) -> float:
+    """Fit `order` lags to the windows of one triangle; return the sum of squared errors on those of another."""
+    width = fitted.shape[1]
+    columns = [*range(int(intercept)), *range(width - order - 1, width)]
+    X, y = fitted[:, columns[:-1]], fitted[:, columns[-1]]
+    weights = np.linalg.lstsq(X, y, rcond=EPS * width)[0] if len(columns) > 1 else np.empty(0)
+    return float(np.square(judged[:, columns] @ np.append(-weights, 1.0)).sum())
 
 # %% ../nbs/01_least_squares.ipynb #40f6a9f4
 class Forecaster(Protocol):
@@ -1475,7 +1502,7 @@ def backtest(
     Parameters
     ----------
     model : Forecaster
-        Is fitted to z[:start], and asked for `horizon` values from z[:origin] at each origin.
+        A copy of it is fitted to z[:start], and asked for `horizon` values from z[:origin] at each origin.
     z : array_like, shape (N,)
     horizon : int
         How many steps each forecast goes ahead.
@@ -1502,9 +1529,9 @@ def backtest(
         raise ValueError(
             f"start={start} and horizon={horizon} leave no origin in a series of {len(z)} values"
         )
-    model.fit(z[:start].copy())
+    model = copy.deepcopy(model).fit(z[:start])
     forecasts = []
     for origin in origins:
-        past = z[:origin].copy() if refit else z[:origin]
+        past = z[:origin]
         forecasts.append(np.asarray((model.fit(past) if refit else model).forecast(past, horizon)))
     return Backtest(origins, np.array(forecasts), sliding_window_view(z, horizon)[origins])

@@ -37,13 +37,24 @@ def fit_lstsq(z: np.ndarray, order: int) -> np.ndarray:
     return np.linalg.lstsq(X, y, rcond=None)[0]
 
 
+def fit_formula(z: np.ndarray, order: int) -> np.ndarray:
+    X, y = ar.lag_matrix(z, order)
+    return np.linalg.solve(X.T @ X, X.T @ y)
+
+
 def fit_autoreg(z: np.ndarray, order: int) -> np.ndarray:
     from statsmodels.tsa.ar_model import AutoReg
 
     return AutoReg(z, order, trend="n").fit().params[::-1]
 
 
-METHODS = {"arbook": fit_arbook, "lstsq": fit_lstsq, "autoreg": fit_autoreg}
+METHODS = {
+    "arbook": fit_arbook,
+    "lstsq": fit_lstsq,
+    "formula": fit_formula,
+    "autoreg": fit_autoreg,
+}
+PEERS = ("lstsq", "formula", "autoreg")
 
 
 def measure(method: str, n: int, order: int, repeats: int) -> dict:
@@ -86,12 +97,9 @@ def speed_case(n: int, order: int, repeats: int) -> dict:
         "n": n,
         "p": order,
         "repeats": repeats,
-        "lstsq": median["lstsq"] / median["arbook"],
-        "autoreg": median["autoreg"] / median["arbook"],
+        "times": {peer: median[peer] / median["arbook"] for peer in PEERS},
         "peak_mb": {method: result["peak_mb"] for method, result in found.items()},
-        "difference": {
-            peer: relative_difference(coef["arbook"], coef[peer]) for peer in ("lstsq", "autoreg")
-        },
+        "difference": {peer: relative_difference(coef["arbook"], coef[peer]) for peer in PEERS},
     }
 
 
@@ -187,15 +195,18 @@ def provenance() -> dict:
 
 
 def report(record: dict) -> str:
-    lines = [
-        "       n    p   faster than lstsq   than AutoReg   peak MB arbook / lstsq / AutoReg   largest difference"
-    ]
+    lines = ["arbook is so many times faster than its peers; peak memory in MB; largest difference"]
+    lines.append(
+        f"{'N':>8} {'p':>4}"
+        + "".join(f"{peer:>10}" for peer in PEERS)
+        + f"{'arbook':>9} MB"
+        + "".join(f"{peer:>9} MB" for peer in PEERS)
+    )
     for case in record["speed"]:
-        peak = " / ".join(f"{value:.0f}" for value in case["peak_mb"].values())
-        lines.append(
-            f"{case['n']:>8} {case['p']:>4}   {case['lstsq']:>17.1f}   {case['autoreg']:>12.1f}   "
-            f"{peak:>32}   {max(case['difference'].values()):.0e}"
-        )
+        times = "".join(f"{case['times'][peer]:>10.1f}" for peer in PEERS)
+        peak = "".join(f"{case['peak_mb'][method]:>12.0f}" for method in METHODS)
+        difference = max(case["difference"].values())
+        lines.append(f"{case['n']:>8} {case['p']:>4}{times}{peak}   {difference:.0e}")
     lines += ["", "relative difference of the coefficients to float64 QR"]
     lines.append(f"{'':14}" + "".join(f"{column:>20}" for column in record["accuracy"]["columns"]))
     lines += [

@@ -117,9 +117,7 @@ def test_loop_and_matrix_give_the_same_weights():
 def test_gradient_descent_arrives_at_the_closed_form():
     """S8."""
     X, y = ar.lag_matrix(ar.simulate([-0.5, 1.0], 500, rng=rng()), 2)
-    w = np.zeros(2)
-    for _ in range(2_000):
-        w = w + 0.1 * X.T @ (y - X @ w) / len(y)
+    w = ar.descend(lambda w: -X.T @ (y - X @ w) / len(y), np.zeros(2), rate=0.1, steps=2_000)
     target = np.linalg.lstsq(X, y, rcond=None)[0]
     assert np.linalg.norm(w - target) < 1e-6
 
@@ -267,6 +265,12 @@ def test_changing_the_future_does_not_change_the_prediction():
     assert (ar.dependence(outputs, walk(8, seed=1)) == np.tril(np.ones((8, 8), bool))).all()
     leaky = ar.dependence(lambda x: outputs(x - x.mean()), walk(8, seed=1))
     assert leaky[0, -1]
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
+def test_dependence_is_seen_at_every_value(x):
+    """S2: -1 and 0 included."""
+    assert (ar.dependence(lambda z: z * 2, x) == np.eye(len(x), dtype=bool)).all()
 
 
 def test_prefix_outputs_equal_one_parallel_pass():
@@ -633,9 +637,10 @@ def test_yule_walker_and_least_squares_meet():
     assert sigma2 == pytest.approx(sigma**2, rel=1e-9)
 
 
-def test_levinson_refuses_what_is_no_autocovariance():
+@pytest.mark.parametrize("autocov", [[1.0, 2.0, 1.0], [1.0, 2.0], [0.0, 0.0], [-1.0, 0.5]])
+def test_levinson_refuses_what_is_no_autocovariance(autocov):
     with pytest.raises(ValueError, match="positive definite"):
-        ar.levinson([1.0, 2.0, 1.0])
+        ar.levinson(autocov)
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -673,6 +678,26 @@ def test_order_of_a_simulated_process_is_found():
     assert ar.select_order(z, 12, criterion="bic").order == 3
 
 
+def test_order_of_a_nearly_deterministic_series_is_scored_as_by_qr():
+    z, top = np.sin(0.3 * np.arange(400)) + 1e-8 * rng(1).normal(size=400), 8
+    selection = ar.select_order(z, top, criterion="aic")
+    n = len(z) - top
+    for order in range(top + 1):
+        windows = sliding_window_view(z, top + 1)[:, top - order :]
+        X = np.column_stack([np.ones(n), windows[:, :-1]])
+        Q, R = np.linalg.qr(X)
+        error = ((windows[:, -1] - X @ np.linalg.solve(R, Q.T @ windows[:, -1])) ** 2).mean()
+        assert selection.scores[order] == pytest.approx(
+            n * np.log(error) + 2 * (order + 1), abs=0.01
+        )
+
+
+def test_a_perfect_fit_is_chosen_at_its_smallest_order():
+    for criterion in ar.CRITERIA:
+        selection = ar.select_order(np.cos(0.7 * np.arange(200)), 6, criterion=criterion)
+        assert selection.order == 2
+
+
 def test_a_constant_series_needs_no_lags():
     assert ar.select_order(np.full(60, 3.0), 5).order == 0
 
@@ -685,6 +710,9 @@ class Spy:
 
     def __init__(self):
         self.fitted, self.seen = [], []
+
+    def __deepcopy__(self, memo):
+        return self
 
     def fit(self, z):
         self.fitted.append(z.copy())
@@ -704,6 +732,12 @@ def test_a_backtest_never_shows_the_future(refit):
     assert [len(seen) for seen in spy.seen] == result.origins.tolist()
     assert [len(fit) for fit in spy.fitted] == [20, *(result.origins.tolist() if refit else [])]
     np.testing.assert_array_equal(result.actuals, result.origins[:, None] + np.arange(5))
+
+
+def test_a_backtest_leaves_the_model_as_it_was():
+    model = ar.LinearAR(2).fit(FIBONACCI)
+    ar.backtest(model, walk(60), horizon=3)
+    np.testing.assert_allclose(model.coef_, [1, 1], rtol=1e-9)
 
 
 def test_baselines_by_hand():
@@ -828,6 +862,11 @@ def test_other_bad_arguments_are_refused():
         model.step(np.ones((3, 2)))
     with pytest.raises(TypeError, match="complex"):
         model.predict(np.ones((3, 2)) * 1j)
+    for use in (model.predict, model.step, ar.DirectAR(2, 2).fit(walk(30)).predict):
+        with pytest.raises(ValueError, match="finite"):
+            use([1.0, np.nan])
+    with pytest.raises(ValueError, match="finite"):
+        model.predict([[1.0, 2.0], [np.inf, 3.0]])
     with pytest.raises(ValueError, match="anchor"):
         ar.DirectAR(3, 2, anchor="first")
     with pytest.raises(ValueError, match="at least 2"):
