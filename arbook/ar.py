@@ -9,7 +9,7 @@ __all__ = ['EPS', 'DIRECT_LAGS', 'DIRECT_ORDER', 'SOLVERS', 'MAX_CONDITION', 'CR
            'centred_gram', 'solve_moments', 'residual_moments', 'refine', 'triangular_factor', 'solve_factor',
            'least_squares', 'scale_and_shift', 'restore_units', 'sum_moments', 'NotFittedError', 'Forecast',
            'as_series_list', 'as_windows', 'check_options', 'apply_weights', 'Stream', 'solve_any_moments', 'LinearAR',
-           'recursive_forecast', 'impulse_response', 'forecast_variance', 'anchor_level', 'anchor_basis',
+           'fit_each', 'recursive_forecast', 'impulse_response', 'forecast_variance', 'anchor_level', 'anchor_basis',
            'anchor_moments', 'project_features', 'DirectAR', 'characteristic_roots', 'is_stationary', 'simulate',
            'autocovariance', 'levinson', 'yule_walker', 'OrderSelection', 'select_order', 'Forecaster', 'Persistence',
            'SeasonalNaive', 'Backtest', 'backtest']
@@ -966,6 +966,68 @@ class LinearAR:
             rng=rng,
             initial=window,
         )
+
+# %% ../nbs/01_least_squares.ipynb #ea6c0af1
+def fit_each(
+    series: ArrayLike, order: int, *, intercept: bool = False, ridge: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a linear autoregression to each of many series of equal length, all at once. (S14)
+
+    Parameters
+    ----------
+    series : array_like, shape (B, N)
+        One series in each row, N > order.
+    order : int
+        The number p of past values.
+    intercept : bool
+        Whether the predictions have a constant term.
+    ridge : float
+        The weight of `|coef|²` in each loss.
+
+    Returns
+    -------
+    coef : ndarray, shape (B, p)
+        The weights of each series, of the oldest value first: those of `LinearAR` to nine digits.
+    bias : ndarray, shape (B,)
+        The constant terms.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is not a table of finite real numbers, or has too few columns.
+    """
+    order = as_count(order, "order")
+    check_options(ridge, "auto")
+    if np.ndim(series) != 2:
+        raise ValueError(f"series must have shape (B, N), got {np.shape(series)}")
+    rows = np.array([as_series(z, name=f"series[{b}]", min_length=order + 1) for b, z in enumerate(series)])
+    scale = 2.0 ** np.frexp(np.abs(rows).max(axis=1, initial=0.0, keepdims=True))[1]           # (B, 1)
+    shift = (rows / scale).mean(axis=1, keepdims=True) * intercept                             # (B, 1)
+    gram, sums, n = _moments_of_each(rows / scale - shift, order + 1)
+    centred = gram - sums[:, :, None] * sums[:, None, :] / n * intercept                       # (B, p + 1, p + 1)
+    features = centred[:, :order, :order] + (ridge / scale**2)[:, :, None] * np.eye(order)     # (B, p, p)
+    eigenvalues = np.linalg.eigvalsh(features)                                                 # (B, p), ascending
+    safe = eigenvalues[:, 0] * 1e6 > eigenvalues[:, -1]  # else normal equations lose nine digits
+    coef, mean = np.empty((len(rows), order)), sums / n
+    coef[safe] = np.linalg.solve(features[safe], centred[safe, :order, order:])[..., 0]
+    bias = mean[:, order] - (mean[:, :order] * coef).sum(1)
+    bias = (bias + shift[:, 0] * (1 - coef.sum(1))) * scale[:, 0] * intercept
+    for b in np.flatnonzero(~safe):
+        model = LinearAR(order, intercept=intercept, ridge=ridge).fit(rows[b])
+        coef[b], bias[b] = model.coef_, model.intercept_
+    return coef, bias
+
+
+def _moments_of_each(z: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Do what `window_moments` does, for each row of a table, shape (B, N)."""
+    n = z.shape[1] - width + 1
+    gram = np.empty((len(z), width, width))
+    gram[:, 0] = gram[:, :, 0] = np.einsum("bkn,bn->bk", sliding_window_view(z, n, axis=1), z[:, :n])
+    leave, enter = z[:, : width - 1], z[:, n:]
+    for a in range(width - 1):
+        gram[:, a + 1, 1:] = gram[:, a, :-1] - leave[:, [a]] * leave + enter[:, [a]] * enter
+    steps = np.cumsum(enter - leave, axis=1)
+    return gram, z[:, :n].sum(1, keepdims=True) + np.pad(steps, ((0, 0), (1, 0))), n
 
 # %% ../nbs/01_least_squares.ipynb #9bfd3451
 def recursive_forecast(

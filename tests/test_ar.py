@@ -403,6 +403,43 @@ def test_a_list_of_series_is_one_fit_without_windows_across_the_joints():
 
 
 @pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("ridge", [0.0, 5.0])
+@pytest.mark.parametrize("order", [1, 3, 20])
+def test_fitting_each_of_many_series_equals_fitting_one_at_a_time(order, ridge, intercept):
+    """S14: smooth and offset rows included, which the batch hands to the careful solver."""
+    z = np.array([walk(150, seed) for seed in range(20)])
+    z[3] = np.sin(0.3 * np.arange(150)) + 1e-6 * rng(3).normal(size=150)
+    z[4] += 1e4
+    z[5] *= 2.0**400
+    coef, bias = ar.fit_each(z, order, intercept=intercept, ridge=ridge)
+    for row, found, constant in zip(z, coef, bias, strict=True):
+        model = ar.LinearAR(order, intercept=intercept, ridge=ridge).fit(row)
+        np.testing.assert_allclose(found, model.coef_, rtol=0, atol=1e-8)
+        assert constant == pytest.approx(model.intercept_, rel=1e-6, abs=1e-7 * np.abs(row).max())
+
+
+def test_a_batch_with_a_constant_row_warns_and_keeps_the_others():
+    z = np.array([np.ones(40), walk(40)])
+    with pytest.warns(RankWarning):
+        coef, _ = ar.fit_each(z, 2)
+    np.testing.assert_allclose(coef[0], [0.5, 0.5], rtol=1e-9)
+    np.testing.assert_allclose(coef[1], ar.LinearAR(2).fit(z[1]).coef_, rtol=1e-9)
+
+
+def test_a_batch_refuses_what_a_single_fit_refuses():
+    for bad, error, message in [
+        (np.ones(9), ValueError, r"\(B, N\), got \(9,\)"),
+        (np.ones((3, 2)), ValueError, r"series\[0\] must have at least 3"),
+        (np.array([[1.0, 2, 3, 4], [1, np.nan, 3, 4]]), ValueError, r"series\[1\]\[1\] is nan"),
+        (np.ones((3, 9)) * 1j, TypeError, "complex"),
+    ]:
+        with pytest.raises(error, match=message):
+            ar.fit_each(bad, 2)
+    with pytest.raises(ValueError, match="ridge"):
+        ar.fit_each(np.ones((3, 9)), 2, ridge=-1)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
 @pytest.mark.parametrize("solver", ar.SOLVERS)
 def test_ridge_solves_the_penalised_problem(intercept, solver):
     z, ridge = walk(200) + 5, 30.0
