@@ -216,7 +216,9 @@ def dependence(f: Callable[[np.ndarray], np.ndarray], x: ArrayLike) -> np.ndarra
     return np.array(changed).T
 
 # %% ../nbs/01_least_squares.ipynb #ec746630
-def descend(gradient: Callable[[np.ndarray], np.ndarray], w: np.ndarray, *, rate: float, steps: int) -> np.ndarray:
+def descend(
+    gradient: Callable[[np.ndarray], np.ndarray], w: np.ndarray, *, rate: float, steps: int
+) -> np.ndarray:
     """Walk `steps` times against a gradient, each time by `rate` times its length. (S8)
 
     Parameters
@@ -712,7 +714,9 @@ def apply_weights(
             rows = slice(start, start + 4096)
             out[rows] = windows[rows] @ coef + intercept
     if not np.isfinite(out).all():  # cheaper than looking at every value of every window
-        raise ValueError("windows must be finite; some hold NaN, infinity or numbers too large to multiply")
+        raise ValueError(
+            "windows must be finite; some hold NaN, infinity or numbers too large to multiply"
+        )
     return out
 
 # %% ../nbs/01_least_squares.ipynb #37b4fcda
@@ -1000,13 +1004,17 @@ def fit_each(
     check_options(ridge, "auto")
     if np.ndim(series) != 2:
         raise ValueError(f"series must have shape (B, N), got {np.shape(series)}")
-    rows = np.array([as_series(z, name=f"series[{b}]", min_length=order + 1) for b, z in enumerate(series)])
-    scale = 2.0 ** np.frexp(np.abs(rows).max(axis=1, initial=0.0, keepdims=True))[1]           # (B, 1)
-    shift = (rows / scale).mean(axis=1, keepdims=True) * intercept                             # (B, 1)
+    rows = np.array(
+        [as_series(z, name=f"series[{b}]", min_length=order + 1) for b, z in enumerate(series)]
+    )
+    scale = 2.0 ** np.frexp(np.abs(rows).max(axis=1, initial=0.0, keepdims=True))[1]  # (B, 1)
+    shift = (rows / scale).mean(axis=1, keepdims=True) * intercept  # (B, 1)
     gram, sums, n = _moments_of_each(rows / scale - shift, order + 1)
-    centred = gram - sums[:, :, None] * sums[:, None, :] / n * intercept                       # (B, p + 1, p + 1)
-    features = centred[:, :order, :order] + (ridge / scale**2)[:, :, None] * np.eye(order)     # (B, p, p)
-    eigenvalues = np.linalg.eigvalsh(features)                                                 # (B, p), ascending
+    centred = gram - sums[:, :, None] * sums[:, None, :] / n * intercept  # (B, p + 1, p + 1)
+    features = centred[:, :order, :order] + (ridge / scale**2)[:, :, None] * np.eye(
+        order
+    )  # (B, p, p)
+    eigenvalues = np.linalg.eigvalsh(features)  # (B, p), ascending
     safe = eigenvalues[:, 0] * 1e6 > eigenvalues[:, -1]  # else normal equations lose nine digits
     coef, mean = np.empty((len(rows), order)), sums / n
     coef[safe] = np.linalg.solve(features[safe], centred[safe, :order, order:])[..., 0]
@@ -1022,7 +1030,9 @@ def _moments_of_each(z: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray,
     """Do what `window_moments` does, for each row of a table, shape (B, N)."""
     n = z.shape[1] - width + 1
     gram = np.empty((len(z), width, width))
-    gram[:, 0] = gram[:, :, 0] = np.einsum("bkn,bn->bk", sliding_window_view(z, n, axis=1), z[:, :n])
+    gram[:, 0] = gram[:, :, 0] = np.einsum(
+        "bkn,bn->bk", sliding_window_view(z, n, axis=1), z[:, :n]
+    )
     leave, enter = z[:, : width - 1], z[:, n:]
     for a in range(width - 1):
         gram[:, a + 1, 1:] = gram[:, a, :-1] - leave[:, [a]] * leave + enter[:, [a]] * enter
@@ -1470,9 +1480,7 @@ def select_order(
     return OrderSelection(int(np.argmin(scores)), scores)
 
 
-def _corner_error(
-    fitted: np.ndarray, judged: np.ndarray, order: int, intercept: bool
-) -> float:
+def _corner_error(fitted: np.ndarray, judged: np.ndarray, order: int, intercept: bool) -> float:
     """Fit `order` lags to the windows of one triangle; return the sum of squared errors on those of another."""
     width = fitted.shape[1]
     columns = [*range(int(intercept)), *range(width - order - 1, width)]
