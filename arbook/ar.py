@@ -598,25 +598,22 @@ def least_squares(
     scale, shift = scale_and_shift(series, centre=intercept)
     scaled = [z / scale - shift for z in series]
     options = {"intercept": intercept, "ridge": min(ridge / scale / scale, 1e100)}
-    fit = (
-        None
-        if solver == "qr"
-        else _solve_scaled(scaled, order, refined=solver == "auto", **options)
-    )
+    fit = None
+    if solver != "qr":
+        fit = _solve_scaled(scaled, order, refined=solver == "auto", **options)
     if fit is None:
-        n_rows = sum(len(z) - order for z in series)
-        fit = solve_factor(
-            triangular_factor(scaled, order + 1, intercept=intercept), order, n_rows, **options
-        )
+        factor = triangular_factor(scaled, order + 1, intercept=intercept)
+        fit = solve_factor(factor, order, sum(len(z) - order for z in series), **options)
     return restore_units(fit, scale, shift)
 
 
 def scale_and_shift(series: Sequence[np.ndarray], *, centre: bool) -> tuple[float, float]:
     """Return the power of two by which to divide some series, and what to subtract then: their mean, or zero."""
-    scale = 2.0 ** (float(np.frexp(max(np.abs(z).max() for z in series))[1]) - 1)
-    return scale, sum((z / scale).sum() for z in series) / sum(
-        len(z) for z in series
-    ) if centre else 0.0
+    largest = max(np.abs(z).max() for z in series)
+    scale = 2.0 ** (float(np.frexp(largest)[1]) - 1)
+    if not centre:
+        return scale, 0.0
+    return scale, sum((z / scale).sum() for z in series) / sum(len(z) for z in series)
 
 
 def restore_units(fit: Fit, scale: float, shift: float) -> Fit:
@@ -817,12 +814,8 @@ class LinearAR:
         self, order: int, *, intercept: bool = False, ridge: float = 0.0, solver: str = "auto"
     ):
         check_options(ridge, solver)
-        self.order, self.intercept, self.ridge, self.solver = (
-            as_count(order, "order"),
-            bool(intercept),
-            ridge,
-            solver,
-        )
+        self.order, self.intercept = as_count(order, "order"), bool(intercept)
+        self.ridge, self.solver = ridge, solver
         self._stream: Stream | None = None
 
     def __repr__(self) -> str:
@@ -885,12 +878,8 @@ class LinearAR:
             )
         self.coef_, self.intercept_ = fit.coef[:, 0], float(fit.intercept[0])
         self.sigma2_ = float(fit.rss[0] / fit.n_rows)
-        self.n_rows_, self.rank_, self.condition_, self.solver_ = (
-            fit.n_rows,
-            fit.rank,
-            fit.condition,
-            fit.solver,
-        )
+        self.n_rows_, self.rank_ = fit.n_rows, fit.rank
+        self.condition_, self.solver_ = fit.condition, fit.solver
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -1180,12 +1169,8 @@ class DirectAR:
         check_options(ridge, solver)
         self.order = as_count(order, "order", minimum=1 if anchor is None else 2)
         self.horizon = as_count(horizon, "horizon")
-        self.anchor, self.ridge, self.intercept, self.solver = (
-            anchor,
-            ridge,
-            bool(intercept),
-            solver,
-        )
+        self.anchor, self.intercept = anchor, bool(intercept)
+        self.ridge, self.solver = ridge, solver
         self._level = anchor_level(anchor, self.order)
 
     def __repr__(self) -> str:
@@ -1227,12 +1212,8 @@ class DirectAR:
             fit._replace(coef=coef if self.anchor else basis @ fit.coef), scale, shift
         )
         self.coef_, self.intercept_, self.sigma2_ = fit.coef, fit.intercept, fit.rss / fit.n_rows
-        self.n_rows_, self.rank_, self.condition_, self.solver_ = (
-            fit.n_rows,
-            fit.rank,
-            fit.condition,
-            fit.solver,
-        )
+        self.n_rows_, self.rank_ = fit.n_rows, fit.rank
+        self.condition_, self.solver_ = fit.condition, fit.solver
         return self
 
     def _solve(self, series: list[np.ndarray], basis: np.ndarray, **options) -> Fit:
@@ -1328,11 +1309,9 @@ def simulate(
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a finite number >= 0, got {sigma!r}")
     size = np.abs(characteristic_roots(coef)[0])
-    run_in = (
-        0
-        if initial is not None or size >= 1
-        else int(min(np.ceil(np.log(EPS) / np.log(max(size, EPS))), 10**6))
-    )
+    run_in = 0
+    if initial is None and size < 1:  # long enough for the start to be forgotten
+        run_in = int(min(np.ceil(np.log(EPS) / np.log(max(size, EPS))), 10**6))
     window = np.zeros(len(coef)) if initial is None else as_series(initial, name="initial")
     if len(window) != len(coef):
         raise ValueError(f"initial must have {len(coef)} values, got {len(window)}")

@@ -129,7 +129,7 @@ def next_token_figure(tokens: Sequence[str]) -> SVG:
     widths = [9 * len(token) + 18 for token in tokens]
     left = np.cumsum([10] + [width + 14 for width in widths[:-1]])
     centre = [x + width / 2 for x, width in zip(left, widths, strict=True)]
-    height = 40 + (centre[-1] - centre[0]) / 3.2
+    height = 12 + 0.75 * (centre[-1] - centre[0]) / 1.6  # where the curve of the longest arc ends
     pairs = [(i, j) for j in range(1, len(tokens)) for i in range(j)]
     shapes = [_arc(centre[i], centre[j], height, j) for i, j in pairs]
     shapes += [

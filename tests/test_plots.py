@@ -40,6 +40,15 @@ def test_next_token_arrows_point_forward():
     assert len(ends) == 6 and all(int(start) < int(end) for start, end in ends)
 
 
+@pytest.mark.parametrize("n_tokens", [2, 6, 30])
+def test_next_token_arrows_stay_inside_the_picture(n_tokens):
+    figure = plots.next_token_figure(["token"] * n_tokens)
+    curves = re.findall(r'd="M\d+ (\d+) C\d+ (-?\d+) ', figure.data)
+    assert len(curves) == n_tokens * (n_tokens - 1) // 2
+    # a cubic curve whose two control points are at one height reaches three quarters of the way to it
+    assert all(int(base) + 0.75 * (int(control) - int(base)) > 0 for base, control in curves)
+
+
 def test_next_token_figure_escapes_markup_and_needs_two_tokens():
     assert "<b>" not in plots.next_token_figure(["<b>", "&"]).data
     with pytest.raises(ValueError, match="two tokens, got 1"):

@@ -126,18 +126,20 @@ def _is_inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
 
 
 class ModuleReference(SphinxDirective):
-    """The reference page of a module: a table of its public names, then every docstring, in the module's order."""
+    """The reference page of a module: a table of its public names, then every docstring, constants last."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         module = importlib.import_module(name)
+        # nbdev lists constants first; a reader looks for functions and classes
+        members = sorted(module.__all__, key=lambda member: not callable(getattr(module, member)))
         lines = [f".. automodule:: {name}", "", f".. currentmodule:: {name}", ""]
         lines += [".. autosummary::", "   :nosignatures:", ""]
-        lines += [f"   {member}" for member in module.__all__]
+        lines += [f"   {member}" for member in members]
         note_names(self.env, {member: f"{name}.{member}" for member in module.__all__})
-        for member in module.__all__:
+        for member in members:
             lines += ["", *_entry(member, getattr(module, member))]
         holder = nodes.Element()
         self.state.nested_parse(
