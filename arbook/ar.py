@@ -263,7 +263,9 @@ def rank_report(X: np.ndarray) -> RankReport:
     """
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2 or not X.size or not np.isfinite(X).all():
-        raise ValueError(f"X must be a finite matrix with at least one row and column, got shape {X.shape}")
+        raise ValueError(
+            f"X must be a finite matrix with at least one row and column, got shape {X.shape}"
+        )
     _, values, directions = np.linalg.svd(X, full_matrices=len(X) < X.shape[1])
     rank = int((values > EPS * max(X.shape) * values[0]).sum())
     smallest = values[-1] if len(values) == X.shape[1] else 0.0
@@ -437,7 +439,9 @@ def solve_moments(
     rss = (np.diag(gram)[order:] - (coef * explained).sum(0)).clip(0)  # (h,)
     mean = moments.sums / moments.n_rows
     bias = mean[order:] - mean[:order] @ coef if intercept else np.zeros(coef.shape[1])
-    size = np.trace(moments.gram[:order, :order]) + ridge * order  # before centring, as rounding sees it
+    size = (
+        np.trace(moments.gram[:order, :order]) + ridge * order
+    )  # before centring, as rounding sees it
     condition = float(np.sqrt(size) * np.linalg.norm(half_inverse))
     return Fit(coef, bias, rss, moments.n_rows, order, condition, "normal"), half_inverse
 
@@ -635,7 +639,9 @@ def scale_and_shift(series: Sequence[np.ndarray], *, centre: bool) -> tuple[floa
     scale = 2.0 ** (float(np.frexp(largest)[1]) - 1)
     if not centre:
         return scale, 0.0
-    return scale, float(np.median(np.concatenate(series) / scale))  # one wild value does not move it
+    return scale, float(
+        np.median(np.concatenate(series) / scale)
+    )  # one wild value does not move it
 
 
 def restore_units(fit: Fit, scale: float, shift: float) -> Fit:
@@ -770,7 +776,10 @@ class Stream:
 
     def solve(self, ridge: float) -> Fit:
         """Solve for the weights of all windows so far."""
-        options = {"intercept": self.intercept, "ridge": min(ridge / self.scale / self.scale, 1e100)}
+        options = {
+            "intercept": self.intercept,
+            "ridge": min(ridge / self.scale / self.scale, 1e100),
+        }
         if self.by_moments:
             fit = solve_any_moments(self.summary, self.order, **options)
         else:
@@ -1080,7 +1089,9 @@ def recursive_forecast(
     windows = as_windows(windows, len(coef))
     if windows.ndim > 1 and len(windows) > 4096:  # a view of many windows is never copied whole
         parts = (windows[start : start + 4096] for start in range(0, len(windows), 4096))
-        return np.concatenate([recursive_forecast(w, coef, horizon, intercept=intercept) for w in parts])
+        return np.concatenate(
+            [recursive_forecast(w, coef, horizon, intercept=intercept) for w in parts]
+        )
     if not (np.isfinite(windows).all() and np.isfinite(intercept)):
         raise ValueError("windows and intercept must be finite")
     path = np.empty((*windows.shape[:-1], len(coef) + horizon))
@@ -1259,8 +1270,12 @@ class DirectAR:
             moments = Moments(gram, project_features(moments.sums, basis), moments.n_rows)
             try:
                 fit, half_inverse = solve_moments(moments, basis.shape[1], **options)
-                lost = EPS * raw.gram.diagonal().max()  # the rounding of the sums, before any subtraction
-                keeps = lost * np.linalg.norm(half_inverse) ** 2 < 1e-8 and lost < 1e-6 * fit.rss.min()
+                lost = (
+                    EPS * raw.gram.diagonal().max()
+                )  # the rounding of the sums, before any subtraction
+                keeps = (
+                    lost * np.linalg.norm(half_inverse) ** 2 < 1e-8 and lost < 1e-6 * fit.rss.min()
+                )
                 if keeps or self.solver == "normal":
                     return fit
             except np.linalg.LinAlgError:

@@ -1,11 +1,21 @@
-"""Series by name: the same bytes for everyone, or an error that helps."""
+"""Data by name: the same bytes for everyone, or an error that helps; sources with the entropy that they claim."""
 
+import dataclasses
+import errno
 import hashlib
+import itertools
 import json
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from arbook import data
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+REAL_RETRIEVE = data.pooch.retrieve
 
 
 @pytest.fixture
@@ -164,6 +174,8 @@ def test_csv_of_one_column_is_one_dimensional(tmp_path):
         ("x,y\n1\n", "line 2: 1 cells where the header has 2"),
         ("x\n", "at least one row"),
         ("", "at least one row"),
+        ("a,a\n1,2\n", "two columns of the same name"),
+        ("a\n1_000\n", "'1_000' is not a finite number"),
         ("x\n1,5\n", "2 cells"),
     ],
 )
@@ -195,3 +207,558 @@ def test_records_are_downloaded_where_there_is_no_checkout(empty_disk, monkeypat
     path.write_text(json.dumps({"answer": 1}))
     monkeypatch.setattr(data.pooch, "retrieve", lambda *args, **kwargs: str(path))
     assert data.record("runs/only-online.json") == {"answer": 1}
+
+
+# ---------------------------------------------------------------- texts
+
+
+def present(name):
+    """Skip where a corpus is not on this machine and cannot be downloaded."""
+    try:
+        data.which(name)
+    except data.DataNotFoundError:
+        pytest.skip(f"{name} is not on this machine; set ARBOOK_DATA to its folder")
+    return name
+
+
+@pytest.fixture
+def small_texts(empty_disk, monkeypatch):
+    """Texts of a few bytes under the names of the real ones, line endings of both kinds included."""
+    contents = {
+        "tinyshakespeare": "Ay,\r\nay.\n\u2019Tis so.\n" * 5,
+        "ptb-train": " a b <unk> \n c \n",
+        "ptb-valid": " b a \n",
+        "ptb-test": " c \n",
+    }
+    folder = empty_disk / "mine"
+    folder.mkdir()
+    for name, content in contents.items():
+        content = content.encode()
+        known = dataclasses.replace(
+            data.CORPORA[name], sha256=hashlib.sha256(content).hexdigest(), size=len(content)
+        )
+        monkeypatch.setitem(data.CORPORA, name, known)
+        (folder / known.file).write_bytes(content)
+    monkeypatch.setenv("ARBOOK_DATA", str(folder))
+    return folder
+
+
+def test_a_text_is_its_file_byte_for_byte(small_texts):
+    plays = data.text("tinyshakespeare")
+    assert plays.encode() == (small_texts / "tinyshakespeare.txt").read_bytes()
+    assert "\r\n" in plays and "\u2019" in plays
+
+
+def test_every_entry_can_be_found_cited_and_used_lawfully():
+    bibliography = (ROOT / "references.bib").read_text(encoding="utf-8")
+    for corpus in data.CORPORA.values():
+        assert corpus.url.startswith("https://") and corpus.size > 0 and corpus.source
+        assert len(bytes.fromhex(corpus.sha256)) == 32 and corpus.licence
+        assert f"{{{corpus.citation}," in bibliography
+
+
+@pytest.mark.parametrize("name", sorted(data.CORPORA))
+def test_the_stated_size_is_that_of_the_verified_file(name):
+    try:
+        path = data.find(name)
+    except data.DataNotFoundError:
+        pytest.skip(
+            f"{data.CORPORA[name].file} is not on this machine; set ARBOOK_DATA to its folder"
+        )
+    assert path.stat().st_size == data.CORPORA[name].size
+
+
+@pytest.mark.parametrize("name", ["tinyshakespeare", "pydoc"])
+def test_parts_cut_by_position_join_to_the_text(name):
+    parts = data.splits(present(name))
+    whole = data.text(name)
+    assert parts.name == name and parts.train + parts.valid == whole and parts.test == ""
+    assert len(parts.train) == int(0.9 * len(whole))
+
+
+def test_published_parts_are_the_files(small_texts):
+    parts = data.splits("ptb")
+    for part in ("train", "valid", "test"):
+        path = small_texts / f"ptb.{part}.txt"
+        assert getattr(parts, part).encode() == path.read_bytes()
+    assert data.text("ptb") == parts.train  # nothing of the test part leaks into training
+
+
+def test_penn_treebank_has_the_published_counts():
+    parts = data.splits(present("ptb"))
+    lines = {part: getattr(parts, part).splitlines() for part in ("train", "valid", "test")}
+    tokens = {part: sum(len(line.split()) + 1 for line in lines[part]) for part in lines}
+    assert tokens == {"train": 929_589, "valid": 73_760, "test": 82_430}
+    types = set(parts.train.split()) | {"<eos>"}
+    assert len(types) == 10_000 and {"<unk>", "N"} <= types
+    assert set(parts.valid.split()) | set(parts.test.split()) <= types
+
+
+def test_tiny_shakespeare_has_65_characters():
+    plays = data.text(present("tinyshakespeare"))
+    assert len(plays) == data.CORPORA["tinyshakespeare"].size and len(set(plays)) == 65
+
+
+def test_help_topics_need_no_network_and_are_english(empty_disk):
+    topics = data.text("pydoc")
+    assert topics == data.text("pydoc") and len(topics) > 100_000
+    words = topics.lower().split()
+    assert words.count("the") > 0.03 * len(words)
+
+
+def test_a_fallback_of_a_text_is_announced(empty_disk):
+    with pytest.warns(UserWarning, match="'tinyshakespeare' is not here: using 'pydoc'"):
+        assert data.text("tinyshakespeare", fallback="pydoc") == data.text("pydoc")
+    assert data.splits("ptb", fallback="pydoc").name == "pydoc"
+    assert data.which("ptb", fallback="pydoc") == "pydoc"
+
+
+def test_no_warning_where_the_text_itself_is_there(small_texts):
+    # warnings are errors in this suite
+    assert data.text("tinyshakespeare", fallback="pydoc").startswith("Ay,")
+    assert data.which("ptb", fallback="pydoc") == "ptb"
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_one_missing_part_of_three_is_a_missing_corpus(small_texts, part):
+    (small_texts / f"ptb.{part}.txt").unlink()
+    with pytest.raises(data.DataNotFoundError, match=f"ptb.{part}.txt was not found"):
+        data.splits("ptb")
+    assert data.splits("ptb", fallback="pydoc").name == "pydoc"
+
+
+@pytest.mark.parametrize("load", [data.text, data.splits, data.which])
+def test_a_damaged_text_is_refused_even_with_a_fallback(small_texts, load):
+    path = small_texts / "ptb.test.txt"
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(data.DataCorruptError, match=r"ptb\.test\.txt has SHA-256"):
+        load("ptb", fallback="pydoc")
+
+
+def test_a_fallback_that_is_missing_too_is_an_error(empty_disk):
+    with pytest.raises(data.DataNotFoundError, match="tinyshakespeare.txt"):
+        data.text("ptb", fallback="tinyshakespeare")
+
+
+def test_unknown_texts_and_wrong_kinds_list_the_right_names():
+    for call in (
+        lambda: data.text("bible"),
+        lambda: data.text("sunspots"),
+        lambda: data.splits("pydoc", fallback="etth1"),
+    ):
+        with pytest.raises(ValueError, match="no text is named .*ptb, pydoc, tinyshakespeare"):
+            call()
+    with pytest.raises(ValueError, match="no series is named 'ptb'.*etth1"):
+        data.series("ptb")
+    with pytest.raises(ValueError, match="no data is named 'x'.*grammar"):
+        data.which("x")
+    with pytest.raises(ValueError, match="kind must be one of"):
+        data.available("texts")
+
+
+def test_names_are_unique_across_kinds_and_each_kind_has_its_own():
+    kinds = [set(data.available(kind)) for kind in ("series", "source", "text")]
+    assert set.union(*kinds) == set(data.available()) and sum(map(len, kinds)) == len(
+        data.available()
+    )
+    assert {"ptb", "pydoc", "tinyshakespeare"} <= set(data.available("text"))
+    assert set(data.sources()) == set(data.available("source"))
+
+
+def test_a_text_of_ones_own_is_cut_where_asked():
+    parts = data.split_text("abcdefghij", fraction=0.75, name="mine")
+    assert (parts.name, parts.train, parts.valid, parts.test) == ("mine", "abcdefg", "hij", "")
+    assert "7 train" in repr(parts)
+
+
+@pytest.mark.parametrize(
+    "text, fraction", [("", 0.9), ("a", 0.9), ("ab", 1), ("ab", 0), ("ab", float("nan"))]
+)
+def test_a_cut_that_leaves_a_part_empty_is_refused(text, fraction):
+    with pytest.raises(ValueError, match="leaves one part empty"):
+        data.split_text(text, fraction=fraction)
+
+
+def test_only_strings_are_cut():
+    with pytest.raises(TypeError, match="must be a str, got bytes"):
+        data.split_text(b"abc")
+
+
+class Interrupted:
+    """A downloader that writes some bytes, and then perhaps fails."""
+
+    def __init__(self, content, error=None):
+        self.content, self.error = content, error
+
+    def __call__(self, *args, **kwargs):
+        return self.write  # in the place of the class: pooch calls what the constructor returns
+
+    def write(self, url, path, pooch=None, **kwargs):
+        Path(path).write_bytes(self.content)
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def downloading(small_texts, monkeypatch):
+    """Replaces the network by bytes and an error; pooch itself is the real one."""
+    content = (small_texts / "tinyshakespeare.txt").read_bytes()
+    (small_texts / "tinyshakespeare.txt").unlink()
+    monkeypatch.setattr(data.pooch, "retrieve", REAL_RETRIEVE)
+
+    def use(share=1.0, error=None):
+        downloader = Interrupted(content[: int(share * len(content))], error)
+        monkeypatch.setattr(data.pooch, "HTTPDownloader", downloader)
+        return content
+
+    return use
+
+
+def test_a_download_lands_whole_in_the_cache_and_is_used_again(downloading, monkeypatch):
+    content = downloading()
+    assert data.text("tinyshakespeare").encode() == content
+    assert [path.name for path in data.cache_folder().iterdir()] == ["tinyshakespeare.txt"]
+    downloading(error=OSError("asked twice"))
+    assert data.text("tinyshakespeare").encode() == content
+
+
+@pytest.mark.parametrize(
+    "share, error, message",
+    [
+        (0.5, None, "does not match the known hash"),  # truncated, and the server did not say so
+        (0.5, ConnectionError("connection reset"), "connection reset"),
+        (0.5, OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_a_failed_download_leaves_nothing_and_says_why(downloading, share, error, message):
+    downloading(share, error)
+    with pytest.raises(data.DataNotFoundError, match=message) as caught:
+        data.text("tinyshakespeare")
+    assert "ARBOOK_DATA" in str(caught.value)
+    assert list(data.cache_folder().iterdir()) == []
+
+
+# ---------------------------------------------------------------- sources whose entropy is known
+
+
+def all_sequences(n_symbols, length):
+    """Every sequence as a row."""
+    return np.array(list(itertools.product(range(n_symbols), repeat=length)))  # (V^T, T)
+
+
+@settings(max_examples=25, deadline=None)
+@given(n_symbols=st.integers(2, 4), n_successors=st.integers(1, 4), seed=st.integers(0, 2**32))
+def test_entropy_of_a_markov_source_agrees_with_the_sum_over_all_sequences(
+    n_symbols, n_successors, seed
+):
+    source = data.MarkovSource.random(
+        n_symbols, min(n_symbols, n_successors), rng=np.random.default_rng(seed)
+    )
+    entropies = []
+    for length in (4, 5):
+        rows = all_sequences(n_symbols, length)
+        log_p = np.log(np.maximum(source.stationary[rows[:, 0]], 1e-300)) + [
+            source.log_prob(row).sum() for row in rows
+        ]
+        p = np.exp(log_p)
+        assert p.sum() == pytest.approx(1, abs=1e-12)
+        entropies.append(-np.sum(p[p > 0] * log_p[p > 0]))
+    # one more symbol adds the entropy rate, float64
+    assert entropies[1] - entropies[0] == pytest.approx(source.entropy_rate, abs=1e-11)
+
+
+@settings(max_examples=50, deadline=None)
+@given(n_symbols=st.integers(1, 30), n_successors=st.integers(1, 30), seed=st.integers(0, 2**32))
+def test_random_sources_have_the_asked_number_of_successors(n_symbols, n_successors, seed):
+    n_successors = min(n_symbols, n_successors)
+    source = data.MarkovSource.random(n_symbols, n_successors, rng=np.random.default_rng(seed))
+    again = data.MarkovSource.random(n_symbols, n_successors, rng=np.random.default_rng(seed))
+    np.testing.assert_array_equal(source.transition, again.transition)
+    assert ((source.transition > 0).sum(axis=1) == n_successors).all()
+    # the balance of every symbol, float64
+    np.testing.assert_allclose(source.stationary @ source.transition, source.stationary, rtol=1e-12)
+    assert 0 <= source.entropy_rate <= np.log(n_successors) + 1e-12
+
+
+def test_stationary_shares_are_accurate_where_states_are_almost_cut_off():
+    # By hand: in balance, 3e-17 pi_0 = 1e-17 pi_1. A solver of (I - P) sees 1 - 1 = 0 here.
+    a, b = 3e-17, 1e-17
+    P = np.array([[1 - a, a], [b, 1 - b]])
+    np.testing.assert_allclose(data.stationary_distribution(P), [0.25, 0.75], rtol=1e-15)
+
+
+def test_a_periodic_chain_has_its_stationary_distribution():
+    ring = data.MarkovSource(np.roll(np.eye(5), 1, axis=1))
+    np.testing.assert_allclose(ring.stationary, 0.2, rtol=1e-15)
+    assert ring.entropy_rate == 0
+    ids = ring.sample(12, rng=np.random.default_rng(0))
+    assert (np.diff(ids) % 5 == 1).all() and (ring.log_prob(ids) == 0).all()
+
+
+def test_samples_follow_the_transition_probabilities():
+    source = data.sources()["markov"]
+    ids = source.sample(200_000, rng=np.random.default_rng(11))
+    assert ids.dtype == np.int64 and ids.shape == (200_000,)
+    n = len(source)
+    pairs = np.bincount(ids[:-1] * n + ids[1:], minlength=n * n).reshape(n, n)
+    expected = pairs.sum(axis=1, keepdims=True) * source.transition
+    assert (pairs[source.transition == 0] == 0).all()
+    used = expected > 5
+    chi2 = np.sum((pairs[used] - expected[used]) ** 2 / expected[used])
+    degrees = used.sum() - n
+    # a chi-square variable has mean d and variance 2 d; 4 standard deviations, fixed seed
+    assert abs(chi2 - degrees) < 4 * np.sqrt(2 * degrees)
+
+
+def test_the_first_symbol_is_drawn_from_the_stationary_distribution():
+    weather = data.sources()["weather"]
+    first = [weather.sample(1, rng=np.random.default_rng(seed))[0] for seed in range(3_000)]
+    error = np.sqrt(5 / 36 / 3_000)
+    assert abs(np.mean(first) - 1 / 6) < 4 * error
+
+
+def test_the_true_model_scores_the_entropy_rate_of_the_markov_source():
+    source = data.sources()["markov"]
+    ids = source.sample(1_000_001, rng=np.random.default_rng(12))
+    # means of 100 blocks: neighbouring symbols are dependent, blocks of 10,000 hardly
+    blocks = -source.log_prob(ids).reshape(100, -1).mean(axis=1)
+    error = blocks.std(ddof=1) / 10
+    assert abs(blocks.mean() - source.entropy_rate) < 3 * error
+    assert error < 0.002
+
+
+def test_a_sample_is_the_same_for_the_same_seed_and_impossible_steps_have_no_probability():
+    source = data.sources()["markov"]
+    one, other = (source.sample(500, rng=np.random.default_rng(1)) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    i, j = np.argwhere(source.transition == 0)[0]
+    assert source.log_prob([i, j]).tolist() == [-np.inf]
+    assert source.log_prob([i]).shape == (0,)
+
+
+def test_symbols_are_written_with_the_alphabet():
+    assert data.sources()["weather"].decode([0, 1, 1]) == "srr"
+    assert len(data.sources()["markov"].decode(np.arange(27))) == 27
+    with pytest.raises(ValueError, match="no alphabet"):
+        data.MarkovSource(np.eye(1)).decode([0])
+
+
+@pytest.mark.parametrize(
+    "transition, message",
+    [
+        ([[0.5, 0.5]], "square"),
+        (np.zeros((0, 0)), "square"),
+        ([[0.5, 0.4], [0.5, 0.5]], "row 0 sums to 0.9"),
+        ([[1.5, -0.5], [0.5, 0.5]], "not negative"),
+        ([[np.nan, 1], [0.5, 0.5]], "finite"),
+        (np.eye(3), "reducible"),
+        ([[0.5, 0.5], [0, 1]], "reducible"),
+        ([[1, 0], [0.5, 0.5]], "reducible"),
+    ],
+)
+def test_a_matrix_that_is_no_chain_is_refused(transition, message):
+    with pytest.raises(ValueError, match=message):
+        data.MarkovSource(transition)
+    with pytest.raises(ValueError, match=message):
+        data.stationary_distribution(transition)
+
+
+@pytest.mark.parametrize(
+    "ids, error, message",
+    [
+        ([0, 2], ValueError, r"\[0, 2\), got 0 to 2"),
+        ([-1, 0], ValueError, "got -1 to 0"),
+        ([0.0, 1.0], TypeError, "dtype float64"),
+        ([True, False], TypeError, "dtype bool"),
+        ([[0, 1]], ValueError, "one-dimensional"),
+        (np.array([], dtype=int), ValueError, "not empty"),
+    ],
+)
+def test_symbols_outside_the_source_are_refused(ids, error, message):
+    for method in (data.sources()["weather"].log_prob, data.sources()["weather"].decode):
+        with pytest.raises(error, match=message):
+            method(ids)
+
+
+def test_bad_requests_to_sources_name_the_argument():
+    weather, grammar = data.sources()["weather"], data.sources()["grammar"]
+    rng = np.random.default_rng(0)
+    for call, error, message in (
+        (lambda: weather.sample(0, rng=rng), ValueError, "n must be at least 1, got 0"),
+        (lambda: weather.sample(2.0, rng=rng), TypeError, "n must be an integer"),
+        (lambda: weather.sample(True, rng=rng), TypeError, "n must be an integer"),
+        (lambda: weather.sample(2, rng=0), TypeError, "rng must be a numpy Generator"),
+        (lambda: grammar.sample(0, rng=rng), ValueError, "n_sentences must be at least 1"),
+        (lambda: grammar.sample(1, rng=None), TypeError, "rng must be a numpy Generator"),
+        (lambda: grammar.sentence_log_prob("the cat"), TypeError, "sequence of words"),
+        (lambda: grammar.conditional_entropy(-1), ValueError, "order must be at least 0"),
+        (lambda: data.MarkovSource.random(3, 4, rng=rng), ValueError, "n_successors"),
+        (lambda: data.MarkovSource.random(0, 1, rng=rng), ValueError, "n_symbols"),
+        (lambda: data.MarkovSource(np.eye(1), alphabet="ab"), ValueError, "1 different symbols"),
+        (lambda: data.MarkovSource(np.full((2, 2), 0.5), alphabet="aa"), ValueError, "different"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_what_a_source_knows_cannot_be_changed():
+    source = data.sources()["markov"]
+    for array in (source.transition, source.stationary):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    P = np.full((2, 2), 0.5)
+    source = data.MarkovSource(P)
+    P[:] = np.eye(2)
+    assert source.entropy_rate == pytest.approx(np.log(2)) and source.transition[0, 1] == 0.5
+
+
+@st.composite
+def finite_grammars(draw):
+    """A random automaton without loops: arcs lead to later states only."""
+    n_states = draw(st.integers(1, 5))
+    rules = {}
+    for s in range(n_states):
+        # the next state is always reached, so every state is; the last one only ends
+        targets = [s + 1] + draw(st.lists(st.integers(s + 1, n_states), max_size=3))
+        odds = draw(st.lists(st.integers(1, 9), min_size=len(targets), max_size=len(targets)))
+        ends = [t for t in targets if t == n_states]
+        arcs = [
+            data.Arc("abcd"[i], odds[i] / sum(odds), str(t))
+            for i, t in enumerate(targets)
+            if t < n_states
+        ]
+        if ends:
+            share = sum(odds[i] for i, t in enumerate(targets) if t == n_states) / sum(odds)
+            arcs.append(data.Arc(data.END, share))
+        rules[str(s)] = arcs
+    return data.GrammarSource(rules)
+
+
+@settings(max_examples=60, deadline=None)
+@given(grammar=finite_grammars())
+def test_entropy_of_a_grammar_agrees_with_the_sum_over_all_sentences(grammar):
+    everything = list(grammar.sentences(len(grammar.rules)))
+    p = np.array([probability for _, probability in everything])
+    lengths = np.array([len(words) + 1 for words, _ in everything])
+    assert len({words for words, _ in everything}) == len(everything)  # the words tell the path
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+    log_p = [grammar.sentence_log_prob(words) for words, _ in everything]
+    np.testing.assert_allclose(log_p, np.log(p), atol=1e-12)
+    # float64, a few dozen terms
+    assert grammar.entropy_per_sentence == pytest.approx(-(p * np.log(p)).sum(), abs=1e-12)
+    assert grammar.expected_length == pytest.approx(p @ lengths, abs=1e-12)
+    assert grammar.entropy_rate * (p @ lengths) == pytest.approx(
+        grammar.entropy_per_sentence, abs=1e-12
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(grammar=finite_grammars())
+def test_shorter_memories_have_higher_floors_that_end_at_the_entropy_rate(grammar):
+    floors = [grammar.conditional_entropy(k) for k in range(2 * len(grammar.rules) + 1)]
+    assert (np.diff(floors) <= 1e-9).all()
+    # n states, no loop: a sentence has at most n tokens, so 2 n of them surely hold an end and all after it
+    assert floors[-1] == pytest.approx(grammar.entropy_rate, abs=1e-9)
+
+
+def test_floors_of_the_grammar_agree_with_counts():
+    grammar = data.sources()["grammar"]
+    drawn = grammar.sample(60_000, rng=np.random.default_rng(13))
+    index = {word: i for i, word in enumerate((*grammar.words, data.END))}
+    stream = np.array([index[word] for words in drawn for word in (*words, data.END)])
+
+    def block_entropy(k):
+        packed = sum(stream[i : len(stream) - k + 1 + i] * len(index) ** i for i in range(k))
+        counts = np.unique(packed, return_counts=True)[1] / len(packed)
+        return -(counts * np.log(counts)).sum()
+
+    for order in (0, 1, 2):
+        counted = block_entropy(order + 1) - (block_entropy(order) if order else 0)
+        # 540,000 tokens: standard error about 0.002, and a bias of (contexts x words) / (2 n) < 0.002
+        assert grammar.conditional_entropy(order) == pytest.approx(counted, abs=0.01)
+
+
+def test_the_true_model_scores_the_entropy_of_the_grammar():
+    grammar = data.sources()["grammar"]
+    drawn = grammar.sample(40_000, rng=np.random.default_rng(14))
+    surprise = -np.array([grammar.sentence_log_prob(words) for words in drawn])
+    lengths = np.array([len(words) + 1 for words in drawn])
+    for values, exact in (
+        (surprise, grammar.entropy_per_sentence),
+        (lengths, grammar.expected_length),
+    ):
+        assert abs(values.mean() - exact) < 3 * values.std() / np.sqrt(len(values))
+    ratio = surprise.sum() / lengths.sum()
+    error = (surprise - ratio * lengths).std() / lengths.mean() / np.sqrt(len(lengths))
+    assert abs(ratio - grammar.entropy_rate) < 3 * error
+
+
+def test_sentences_are_drawn_with_their_probabilities():
+    grammar = data.GrammarSource(
+        {
+            "a": [("x", 0.2, "b"), ("y", 0.5, "b"), (data.END, 0.3)],
+            "b": [("x", 0.25, "a"), ("z", 0.75, "c")],
+            "c": [(data.END, 1)],
+        }
+    )
+    n = 20_000
+    counts = Counter(map(tuple, grammar.sample(n, rng=np.random.default_rng(15))))
+    table = [(counts[words], n * p) for words, p in grammar.sentences(10) if n * p > 5]
+    seen, expected = np.array(table).T
+    degrees = len(table) - 1
+    assert np.sum((seen - expected) ** 2 / expected) < degrees + 4 * np.sqrt(2 * degrees)
+    assert all(grammar.sentence_log_prob(words) > -np.inf for words in counts)
+
+
+def test_verbs_agree_with_their_nouns_across_a_phrase():
+    score = data.sources()["grammar"].sentence_log_prob
+    right = "the dogs near the gate near the river bark".split()
+    assert score(right) > -np.inf
+    assert score([*right[:-1], "barks"]) == -np.inf  # the wrong number
+    assert score(right[:-1]) == -np.inf  # not at an end
+    assert score([*right, data.END]) == -np.inf and score(["xyzzy"]) == -np.inf
+
+
+def arc(word="w", probability=1.0, target="a"):
+    return data.Arc(word, probability, target)
+
+
+@pytest.mark.parametrize(
+    "rules, message",
+    [
+        ({}, "start must be one of"),
+        ({"a": []}, "sum to 1"),
+        ({"a": [arc(probability=0.5), (data.END, 0.4)]}, "'a' must be positive and sum to 1"),
+        ({"a": [arc(probability=-0.5), (data.END, 1.5)]}, "positive"),
+        ({"a": [arc(probability=float("nan")), (data.END, 1.0)]}, "positive"),
+        ({"a": [arc(probability=0.5), arc(probability=0.2), (data.END, 0.3)]}, "twice"),
+        ({"a": [arc(target="b")]}, "'b', which does not exist"),
+        ({"a": [(data.END, 1.0)], "b": [(data.END, 1.0)]}, "'b' cannot be reached"),
+        ({"a": [arc()]}, "'a' cannot reach the end"),
+        ({"a": [arc("two words", 0.5), (data.END, 0.5)]}, "one word"),
+        ({"a": [arc("", 0.5), (data.END, 0.5)]}, "one word"),
+        ({"a": [(data.END, 1.0, "a")]}, "no state"),
+        ({"": [(data.END, 1.0)]}, "must have names"),
+    ],
+)
+def test_rules_that_are_no_unifilar_grammar_are_refused(rules, message):
+    with pytest.raises(ValueError, match=message):
+        data.GrammarSource(rules)
+
+
+def test_rules_must_be_a_mapping_and_the_start_one_of_its_states():
+    with pytest.raises(TypeError, match="must be a mapping"):
+        data.GrammarSource([arc()])
+    with pytest.raises(ValueError, match="got 'z'"):
+        data.GrammarSource({"a": [(data.END, 1.0)]}, start="z")
+    rules = {"b": [("y", 0.5, "b"), (data.END, 0.5)], "a": [("x", 1.0, "b")]}
+    grammar = data.GrammarSource(rules, start="a")
+    assert grammar.sentence_log_prob(["x"]) == pytest.approx(np.log(0.5))
+    assert grammar.words == ("x", "y") and grammar.expected_length == pytest.approx(3)
+
+
+def test_sources_are_the_same_every_time():
+    one, other = data.sources(), data.sources()
+    np.testing.assert_array_equal(one["markov"].transition, other["markov"].transition)
+    assert one["grammar"].rules == other["grammar"].rules
+    assert [repr(source) for source in one.values()] == [repr(source) for source in other.values()]

@@ -1,0 +1,643 @@
+"""Vocabularies and tokenizers: round trips, the lecture's numbers, textbook merges, and every promised error."""
+
+import json
+import os
+import pickle
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from arbook import data, tokens
+from arbook.tokens import BPETokenizer, CharTokenizer, Corpus, Tokenizer, Vocab, WordTokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+SENTENCE = "I am a machine learning researcher"
+SLOTS = {"I": 25, "am": 7, "a": 100, "machine": 2, "learning": 10, "researcher": 1000}
+TEXT = "the cat sat on the mat; the dog didn't sit, it sat.\n\nWhy? 12 cats, 3 dogs…\n" * 20
+FOUR_WORDS = {"low": 5, "lower": 2, "newest": 6, "widest": 3}
+LEARNED = BPETokenizer.train(TEXT, 330)
+# Any Unicode string: control characters, combining marks, emoji, private use; surrogates are no characters.
+unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+awkward = st.lists(
+    st.sampled_from(
+        ["\r\n", "\x00", "e\u0301", "👩‍🚀", "\u200d", "\ufeff", " ", "\u2028", "'s", "<eos>", "İ"]
+    ),
+).map("".join)
+any_text = unicode_text | awkward
+
+
+def one_of_each() -> list[Tokenizer]:
+    return [
+        WordTokenizer.train(TEXT, special_tokens=["<eos>"]),
+        CharTokenizer.train(TEXT, unk="<unk>", special_tokens=["<eos>"]),
+        BPETokenizer.train(TEXT, 300, special_tokens=["<eos>"]),
+    ]
+
+
+every_tokenizer = pytest.mark.parametrize(
+    "tokenizer", one_of_each(), ids=lambda t: type(t).__name__
+)
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_sentence_has_the_five_pairs_of_the_lecture():
+    """S21, E15: the third prefix is "I am a"."""
+    assert [(" ".join(x), y) for x, y in tokens.make_pairs(SENTENCE.split())] == [
+        ("I", "am"),
+        ("I am", "a"),
+        ("I am a", "machine"),
+        ("I am a machine", "learning"),
+        ("I am a machine learning", "researcher"),
+    ]
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=5))
+def test_corpus_pairs_are_the_pairs_of_its_documents(docs):
+    """S22, S23: numbered from 1, and sum of (length - 1) of them."""
+    corpus = Corpus(docs)
+    numbered = [
+        (corpus.prefix(i, j), corpus.target(i, j))
+        for i in range(1, len(docs) + 1)
+        for j in range(1, len(docs[i - 1]))
+    ]
+    assert numbered == list(corpus.pairs()) == [p for doc in docs for p in tokens.make_pairs(doc)]
+    assert corpus.n_pairs() == len(numbered) == sum(max(len(doc) - 1, 0) for doc in docs)
+    assert len(corpus) == len(docs)
+
+
+def test_corpus_counts_from_one():
+    """S22."""
+    corpus = Corpus([["x"], SENTENCE.split()])
+    assert corpus.prefix(2, 2) == ["I", "am"] and corpus.target(2, 2) == "a"
+    for i, j, message in [
+        (0, 1, "i must"),
+        (3, 1, "i must"),
+        (2, 0, "j must"),
+        (2, 6, "j must"),
+        (1, 1, "j must"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            corpus.prefix(i, j)
+        with pytest.raises(ValueError, match=message):
+            corpus.target(i, j)
+
+
+def test_raw_text_is_not_a_sequence_of_tokens():
+    """S26: words are not vectors, and letters are not words."""
+    for call in (
+        lambda: tokens.make_pairs(SENTENCE),
+        lambda: Corpus([SENTENCE]),
+        lambda: Corpus(SENTENCE),
+    ):
+        with pytest.raises(TypeError, match="split"):
+            call()
+
+
+# --- vocabulary and ids -----------------------------------------------------------------------------------------------
+
+
+def test_the_lectures_sentence_has_the_lectures_numbers():
+    """S29: exactly [25, 7, 100, 2, 10, 1000]."""
+    tokenizer = WordTokenizer.from_ids(SLOTS)
+    ids = tokenizer.encode(SENTENCE)
+    assert ids == [25, 7, 100, 2, 10, 1000] and all(type(i) is int for i in ids)
+    assert tokenizer.decode(ids) == SENTENCE and tokenizer.vocab_size == 1001
+
+
+def test_slots_count_from_one_and_ids_from_zero():
+    """S32, E1."""
+    slots = list(SLOTS.values())
+    ids = tokens.ids_from_slots(slots, 1000)
+    assert ids.tolist() == [24, 6, 99, 1, 9, 999]
+    tokenizer = WordTokenizer.from_ids({word: slot - 1 for word, slot in SLOTS.items()})
+    assert tokenizer.encode(SENTENCE) == ids.tolist() and tokenizer.vocab_size == 1000
+    for slot in (0, 1001):
+        with pytest.raises(
+            ValueError, match=rf"slots\[0\] is {slot}; it must be between 1 and 1000"
+        ):
+            tokens.ids_from_slots([slot], 1000)
+
+
+@given(st.integers(1, 50).flatmap(lambda v: st.tuples(st.just(v), st.lists(st.integers(1, v)))))
+def test_slots_and_ids_convert_both_ways(case):
+    """E1."""
+    vocab_size, slots = case
+    ids = tokens.ids_from_slots(slots, vocab_size)
+    assert ids.dtype == np.int64 and (len(ids) == 0 or 0 <= ids.min() <= ids.max() < vocab_size)
+    assert tokens.slots_from_ids(ids, vocab_size).tolist() == slots
+
+
+@given(st.lists(any_text.filter(bool), min_size=1, unique=True))
+def test_id_and_token_are_inverse(words):
+    """S30."""
+    vocab = Vocab(words)
+    assert len(vocab) == len(words)
+    assert [vocab.token(vocab.id(word)) for word in words] == words
+    assert [vocab.id(vocab.token(i)) for i in range(len(vocab))] == list(range(len(vocab)))
+    assert Vocab.from_ids(vocab.ids) == vocab and hash(Vocab(words)) == hash(vocab)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Vocab("abc"), TypeError, "one string"),
+        (lambda: Vocab(["a", 3]), TypeError, "3"),
+        (lambda: Vocab([]), ValueError, "at least one"),
+        (lambda: Vocab(["a", ""]), ValueError, "empty"),
+        (lambda: Vocab([None]), ValueError, "at least one"),
+        (lambda: Vocab(["a", "b", "a"]), ValueError, "'a' occurs twice"),
+        (lambda: Vocab(["\ud800"]), ValueError, "surrogate"),
+        (lambda: Vocab.from_ids({}), ValueError, "at least one"),
+        (lambda: Vocab.from_ids({"a": -1}), ValueError, "the id of 'a'"),
+        (lambda: Vocab.from_ids({"a": 1.0}), TypeError, "the id of 'a'"),
+        (lambda: Vocab.from_ids({"a": True}), TypeError, "the id of 'a'"),
+        (lambda: Vocab.from_ids({"a": 1, "b": 1}), ValueError, "same id 1"),
+        (lambda: Vocab(["a"]).id("b"), ValueError, "'b'"),
+        (lambda: Vocab(["a"]).token(1), ValueError, "between 0 and 0"),
+        (lambda: Vocab(["a"]).token(-1), ValueError, "is -1"),
+        (lambda: Vocab.from_ids({"a": 2}).token(1), ValueError, "id 1 has no token"),
+    ],
+)
+def test_bad_vocabularies_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@every_tokenizer
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ([0, 9999], ValueError, r"ids\[1\] is 9999; it must be between 0 and \d+"),
+        ([-1], ValueError, "is -1"),
+        ([2**80], ValueError, "is 1208925819614629174706176"),
+        ([[0, 1]], ValueError, "one-dimensional"),
+        ([[0], [0, 1]], ValueError, "ragged"),
+        (3, ValueError, "one-dimensional"),
+        ({0, 1}, ValueError, "one-dimensional"),
+        ([1.0], TypeError, "1.0 of type float"),
+        ([True], TypeError, "True of type bool"),
+        ([None], TypeError, "None"),
+        (SENTENCE, TypeError, "words are not numbers"),
+        (["I", "am"], TypeError, "words are not numbers"),
+    ],
+)
+def test_ids_that_are_none_are_refused(tokenizer, ids, error, message):
+    """S26: ids are validated, and raw words are told to be encoded first."""
+    with pytest.raises(error, match=message):
+        tokenizer.decode(ids)
+
+
+# --- round trips ------------------------------------------------------------------------------------------------------
+
+
+def bytes_come_back(text):
+    ids = LEARNED.encode(text)
+    assert LEARNED.decode(ids) == text and LEARNED.decode_bytes(ids) == text.encode()
+    assert all(0 <= i < LEARNED.vocab_size for i in ids) and len(ids) <= len(text.encode())
+
+
+def characters_come_back(text):
+    tokenizer = CharTokenizer.train(text + "a")
+    ids = tokenizer.encode(text[::-1])
+    assert tokenizer.decode(ids) == text[::-1] and len(ids) == len(text)
+    assert tokenizer.vocab.tokens == tuple(sorted(set(text + "a")))
+
+
+def lossless_words_come_back(text):
+    tokenizer = WordTokenizer.train(text + "a", split="lossless")
+    assert tokenizer.decode(tokenizer.encode(text + "a")) == text + "a"
+
+
+ROUND_TRIPS = [bytes_come_back, characters_come_back, lossless_words_come_back]
+
+
+@pytest.mark.parametrize("round_trip", ROUND_TRIPS)
+@settings(max_examples=200, deadline=None)
+@given(text=any_text)
+def test_every_text_comes_back_exactly(round_trip, text):
+    """S31: decode(encode(s)) == s; with bytes also if the tokenizer has never seen such a text."""
+    round_trip(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("round_trip", ROUND_TRIPS)
+@settings(max_examples=10_000, deadline=None)
+@given(text=any_text)
+def test_ten_thousand_texts_come_back_exactly(round_trip, text):
+    """S31."""
+    round_trip(text)
+
+
+@settings(deadline=None)
+@given(any_text, st.sampled_from(["words", "whitespace"]), st.data())
+def test_words_give_back_every_list_of_ids(text, split, draw):
+    """The other direction: encode(decode(ids)) == ids, special tokens included, if no word holds the name of one."""
+    text = text.replace("<eos>", "")
+    tokenizer = WordTokenizer.train("some words " + text, split=split, special_tokens=["<eos>"])
+    ids = draw.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1)))
+    assert tokenizer.encode(tokenizer.decode(ids), allowed_special="all") == ids
+
+
+@given(st.lists(st.integers(0, 329)))
+def test_any_ids_decode_to_the_bytes_of_their_tokens(ids):
+    ids = [i for i in ids if i < LEARNED.vocab_size]
+    joined = b"".join(LEARNED.decode_bytes([i]) for i in ids)
+    assert LEARNED.decode_bytes(ids) == joined
+    assert LEARNED.decode(ids) == joined.decode("utf-8", errors="replace")
+
+
+@every_tokenizer
+def test_empty_text_has_no_ids_and_arrays_decode_too(tokenizer):
+    assert tokenizer.encode("") == [] and tokenizer.decode([]) == ""
+    array = tokenizer.encode_array("the cat sat")
+    assert array.dtype == np.int64 and array.tolist() == tokenizer.encode("the cat sat")
+    assert tokenizer.decode(array) == tokenizer.decode(tuple(array.tolist())) == "the cat sat"
+    assert tokenizer.encode_array("").dtype == np.int64
+
+
+@every_tokenizer
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [(b"the", TypeError), (None, TypeError), (["the"], TypeError), ("the \ud83d", ValueError)],
+)
+def test_what_is_not_text_is_refused(tokenizer, text, error):
+    for call in (
+        tokenizer.encode,
+        lambda t: (
+            type(tokenizer).train(t, 300)
+            if type(tokenizer) is not CharTokenizer
+            else CharTokenizer.train(t)
+        ),
+    ):
+        with pytest.raises(
+            error, match="text (must be a string|holds half a character at position 4)"
+        ):
+            call(text)
+
+
+# --- words and characters ---------------------------------------------------------------------------------------------
+
+
+def test_words_are_numbered_by_frequency_then_alphabet():
+    tokenizer = WordTokenizer.train("b a c c d d d", special_tokens=["<eos>"])
+    assert tokenizer.vocab.tokens == ("d", "c", "a", "b", "<unk>", "<eos>")
+    assert WordTokenizer.train("b a c c d d d", 3).vocab.tokens == ("d", "c", "<unk>")
+    assert WordTokenizer.train("b a c c d d d", min_count=2, unk=None).vocab.tokens == ("d", "c")
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("words", ["Don't", "stop", ",", "x_1", "!", "!", "é", "2"]),
+        ("whitespace", ["Don't", "stop,", "x_1!!", "é", "2"]),
+        ("lossless", ["Don't", " ", "stop", ",", " ", "x_1", "!", "!", "  ", "é", "\n", "2"]),
+    ],
+)
+def test_words_are_cut_by_the_stated_rule(split, expected):
+    text = "Don't stop, x_1!!  é\n2"
+    tokenizer = WordTokenizer.train(text, split=split)
+    assert [tokenizer.vocab.token(i) for i in tokenizer.encode(text)] == expected
+
+
+def test_unknown_words_and_characters_follow_the_policy():
+    """S31."""
+    words = WordTokenizer.train("a b")
+    assert words.decode(words.encode("a zebra b")) == "a <unk> b"
+    with pytest.raises(ValueError, match="'zebra' is not in the vocabulary"):
+        WordTokenizer.train("a b", unk=None).encode("a zebra")
+    chars = CharTokenizer.train("ab", unk="?")
+    assert chars.encode("azb") == [0, 2, 1] and chars.decode([0, 2, 1]) == "a?b"
+    with pytest.raises(ValueError, match=r"text\[1\] is 'z'"):
+        CharTokenizer.train("ab").encode("az")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: WordTokenizer.train(""), ValueError, "no word"),
+        (lambda: WordTokenizer.train(" \n"), ValueError, "no word"),
+        (lambda: WordTokenizer.train("a b", min_count=2), ValueError, "at least 2 times"),
+        (lambda: WordTokenizer.train("a", min_count=0), ValueError, "min_count"),
+        (lambda: WordTokenizer.train("a", 1), ValueError, "vocab_size must be at least 2"),
+        (lambda: WordTokenizer.train("a", 2.5), TypeError, "vocab_size"),
+        (
+            lambda: WordTokenizer.train("a", split="lines"),
+            ValueError,
+            "words, whitespace, lossless",
+        ),
+        (
+            lambda: WordTokenizer(Vocab(["a"]), split="lines"),
+            ValueError,
+            "words, whitespace, lossless",
+        ),
+        (lambda: WordTokenizer(Vocab(["a"])), ValueError, "'<unk>' has no id"),
+        (
+            lambda: WordTokenizer.from_ids({"New York": 0}),
+            ValueError,
+            "'New York' is never a token",
+        ),
+        (lambda: CharTokenizer.train(""), ValueError, "at least one character"),
+        (lambda: CharTokenizer(Vocab(["a", "bc"])), ValueError, "'bc' is not a single character"),
+        (lambda: CharTokenizer.train("abc", unk="b"), ValueError, "'b' occurs twice"),
+        (lambda: CharTokenizer.train("a", special_tokens="<eos>"), TypeError, "collection"),
+        (
+            lambda: CharTokenizer.train("a", special_tokens=["<s>", "<s>"]),
+            ValueError,
+            "must differ",
+        ),
+        (lambda: CharTokenizer.train("a", special_tokens=[""]), ValueError, "empty"),
+        (lambda: CharTokenizer.train("a", special_tokens=[0]), TypeError, "special token"),
+        (lambda: BPETokenizer.train("", 300), ValueError, "at least one character"),
+        (lambda: BPETokenizer.train("a", 255), ValueError, "at least 256"),
+        (lambda: BPETokenizer.train("a", 256, special_tokens=["<s>"]), ValueError, "at least 257"),
+        (lambda: BPETokenizer.train("a", "300"), TypeError, "vocab_size"),
+        (lambda: BPETokenizer([("a", "bc")]), ValueError, "no earlier merge"),
+        (lambda: BPETokenizer([("a", "b"), ("a", "b")]), ValueError, "twice"),
+        (
+            lambda: BPETokenizer([("a", "b")], special_tokens=["ab"]),
+            ValueError,
+            "'ab' occurs twice",
+        ),
+    ],
+)
+def test_bad_settings_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# --- special tokens ---------------------------------------------------------------------------------------------------
+
+
+@every_tokenizer
+def test_special_tokens_are_never_made_from_plain_text(tokenizer):
+    special = {tokenizer.vocab.id(name) for name in tokenizer.special_tokens} - {
+        tokenizer.vocab.ids.get("<unk>")
+    }
+    assert special and not special & set(tokenizer.encode("the cat <eos> the dog"))
+    asked = tokenizer.encode("the cat <eos> the dog", allowed_special={"<eos>"})
+    assert asked.count(tokenizer.vocab.id("<eos>")) == 1
+    assert tokenizer.decode(asked) == "the cat <eos> the dog"
+    assert "<eos>" not in tokenizer.decode(asked, skip_special=True)
+    assert tokenizer.vocab.id("<eos>") == tokenizer.vocab_size - 1
+
+
+def test_a_special_token_is_not_a_word_by_whitespace_either():
+    tokenizer = WordTokenizer.train("a <eos> b", split="whitespace", special_tokens=["<eos>"])
+    assert tokenizer.decode(tokenizer.encode("a <eos> b")) == "a <unk> b"
+    assert tokenizer.decode(tokenizer.encode("a <eos> b", allowed_special="all")) == "a <eos> b"
+
+
+def test_the_longest_special_token_wins():
+    tokenizer = BPETokenizer(special_tokens=["<s>", "<s><s>"])
+    assert tokenizer.encode("<s><s>x<s>", allowed_special="all") == [257, ord("x"), 256]
+
+
+@every_tokenizer
+def test_unknown_special_tokens_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="'<bos>' is not one of the special tokens"):
+        tokenizer.encode("a", allowed_special=["<bos>"])
+    with pytest.raises(TypeError, match="collection"):
+        tokenizer.encode("a", allowed_special="<eos>")
+
+
+# --- byte-pair encoding -----------------------------------------------------------------------------------------------
+
+
+def four_words(ending: str = "\n") -> str:
+    return "".join(f"{word}{ending}" * n for word, n in FOUR_WORDS.items())
+
+
+def test_textbook_merges_of_the_four_words():
+    """S31: the first four of Sennrich and others without their end-of-word sign; then the tie by smaller ids."""
+    merges = BPETokenizer.train(four_words(), 263).merges
+    assert merges[:4] == (("e", "s"), ("es", "t"), ("l", "o"), ("lo", "w"))
+    assert merges[4:] == (("e", "w"), ("n", "ew"), ("new", "est"))
+
+
+def reference_merges(text: str, n_merges: int) -> list[tuple[str, str]]:
+    """Algorithm 1 of Sennrich and others, on the library's pieces; ties to the smaller ids."""
+    cutter = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = Counter(tuple(piece) for piece, _ in cutter.pre_tokenize_str(text))
+    ids = {char: i for i, char in enumerate(sorted(tokens.BYTE_CHARS))}
+    merges = []
+    for _ in range(n_merges):
+        pairs = Counter()
+        for parts, n in words.items():
+            for pair in zip(parts, parts[1:], strict=False):
+                pairs[pair] += n
+        if not pairs:
+            break
+        best = max(pairs, key=lambda p: (pairs[p], -ids[p[0]], -ids[p[1]]))
+        merges.append(best)
+        ids.setdefault("".join(best), len(ids))
+        words = Counter({replaced(parts, best): n for parts, n in words.items()})
+    return merges
+
+
+def replaced(parts, pair):
+    out = []
+    for part in parts:
+        out.append(part)
+        if tuple(out[-2:]) == pair:
+            out[-2:] = ["".join(pair)]
+    return tuple(out)
+
+
+@pytest.mark.parametrize("text", [four_words(), four_words(" "), "low lower newest widest", TEXT])
+def test_learned_merges_are_those_of_the_algorithm(text):
+    """S31."""
+    expected = reference_merges(text, 30)
+    assert list(BPETokenizer.train(text, 256 + 30).merges[: len(expected)]) == expected
+
+
+def test_a_smaller_tokenizer_is_the_beginning_of_a_larger_one():
+    text = data.text("pydoc")[:50_000]
+    large = BPETokenizer.train(text, 600)
+    small = BPETokenizer.train(text, 400)
+    assert large.merges[:144] == small.merges and BPETokenizer(large.merges[:144]) == small
+    assert large.vocab.tokens[:400] == small.vocab.tokens
+    assert len(large.encode(text)) < len(small.encode(text)) < len(text.encode())
+
+
+def test_ids_are_bytes_then_merges_then_special_tokens():
+    tokenizer = BPETokenizer.train(four_words(), 260, special_tokens=["<eos>"])
+    assert [tokenizer.decode_bytes([i]) for i in range(256)] == [bytes([i]) for i in range(256)]
+    assert tokenizer.vocab.tokens[256:] == ("es", "est", "lo", "<eos>")
+    assert BPETokenizer().encode("é🙂") == list("é🙂".encode())
+
+
+def test_two_merges_may_make_the_same_token():
+    tokenizer = BPETokenizer([("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")])
+    assert tokenizer.vocab_size == 256 + 3
+    assert tokenizer.decode(tokenizer.encode("abcabbc")) == "abcabbc"
+
+
+def test_a_small_text_gives_fewer_tokens_than_asked_for():
+    tokenizer = BPETokenizer.train("ab ab", 1_000)
+    assert tokenizer.vocab_size < 300 and len(tokenizer.encode("ab ab")) == 2
+
+
+@pytest.mark.parametrize("text", [TEXT, "word " * 5, "é語🙂 naïve\n\n  indented\n\tx " * 9])
+def test_ids_stand_for_the_tokens_of_the_library_itself(text):
+    """Peer: the tokenizers library with GPT-2's settings, which numbers the same tokens differently."""
+    peer = RustTokenizer(models.BPE())
+    peer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    peer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    peer.train_from_iterator([text], trainer)
+    ours = BPETokenizer.train(text, 300)
+    found = [ours.vocab.token(i) for i in ours.encode(text)]
+    assert found == peer.encode(text).tokens
+    assert peer.decode(peer.encode(text).ids) == ours.decode(ours.encode(text)) == text
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("ab'.1 \n\t\r\x1c\x85\u00a0é語"), max_size=80), st.integers(1, 20))
+def test_blocks_do_not_change_the_tokens(text, size):
+    cutter = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+    def pieces(part):
+        return [piece for piece, _ in cutter.pre_tokenize_str(part)]
+
+    blocks = list(tokens._blocks(text, size))
+    assert "".join(blocks) == text
+    assert [piece for block in blocks for piece in pieces(block)] == pieces(text)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@every_tokenizer
+def test_a_saved_tokenizer_comes_back_the_same(tokenizer, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    for copy in (
+        type(tokenizer).load(path),
+        Tokenizer.load(str(path)),
+        pickle.loads(pickle.dumps(tokenizer)),
+    ):
+        assert copy == tokenizer and hash(copy) == hash(tokenizer) and repr(copy) == repr(tokenizer)
+        assert copy.encode(TEXT) == tokenizer.encode(TEXT)
+        assert copy.special_tokens == tokenizer.special_tokens
+    assert os.listdir(tmp_path) == ["tokenizer.json"]
+    assert json.loads(path.read_text("utf-8"))["class"] == type(tokenizer).__name__
+
+
+def test_ids_without_a_token_survive_a_file(tmp_path):
+    tokenizer = WordTokenizer.from_ids(SLOTS)
+    tokenizer.save(tmp_path / "t.json")
+    assert WordTokenizer.load(tmp_path / "t.json").encode(SENTENCE) == list(SLOTS.values())
+
+
+@every_tokenizer
+def test_a_tokenizer_of_another_class_is_refused(tokenizer, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    for other in {WordTokenizer, CharTokenizer, BPETokenizer} - {type(tokenizer)}:
+        with pytest.raises(
+            ValueError, match=f"holds a '{type(tokenizer).__name__}', not a {other.__name__}"
+        ):
+            other.load(path)
+
+
+@every_tokenizer
+def test_truncated_and_damaged_files_are_refused(tokenizer, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    whole = path.read_bytes()
+    for end in range(0, len(whole), max(1, len(whole) // 40)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match="tokenizer.json is not a tokenizer"):
+            Tokenizer.load(path)
+    record = json.loads(whole)
+    for name in set(record) - {"format", "version", "class"}:
+        for value in (7, [7], [["a"]], "x"):
+            path.write_text(json.dumps(record | {name: value}))
+            with pytest.raises(ValueError, match="does not hold a valid"):
+                Tokenizer.load(path)
+        path.write_text(json.dumps({key: v for key, v in record.items() if key != name}))
+        with pytest.raises(ValueError, match=name):
+            Tokenizer.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"\x80\x04K\x01.", "not valid JSON"),
+        (b"[1]", "not of the format"),
+        (b'{"format": "other"}', "not of the format"),
+        (b'{"format": "arbook.tokens", "version": 2}', "version 2"),
+        (b'{"format": "arbook.tokens", "version": 1}', "holds a 'None'"),
+        (b'{"format": "arbook.tokens", "version": 1, "class": "os.system"}', "holds a 'os.system'"),
+        (b'{"format": "arbook.tokens", "version": 1, "class": []}', r"holds a '\[\]'"),
+    ],
+)
+def test_other_files_are_refused(content, message, tmp_path):
+    path = tmp_path / "file.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.load(path)
+
+
+def test_a_missing_file_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Tokenizer.load(tmp_path / "none.json")
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "tokenizer.json"
+    old = CharTokenizer.train("abc")
+    old.save(path)
+
+    def disk_is_full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", disk_is_full)
+    with pytest.raises(OSError, match="No space left"):
+        CharTokenizer.train("xyz").save(path)
+    assert CharTokenizer.load(path) == old and os.listdir(tmp_path) == ["tokenizer.json"]
+
+
+# --- real text --------------------------------------------------------------------------------------------------------
+
+
+def corpus(name: str) -> data.Splits:
+    try:
+        return data.splits(name)
+    except data.DataNotFoundError:
+        pytest.skip(f"{name} is not on this machine; set ARBOOK_DATA to its folder")
+
+
+def test_penn_treebank_has_ten_thousand_tokens_with_its_end():
+    """The vocabulary of every published result: 9,999 words, the given `<unk>` among them, and `<eos>`."""
+    text = corpus("ptb").train
+    with_eos = text.replace("\n", "<eos>")
+    for unk in (None, "<unk>"):
+        tokenizer = WordTokenizer.train(text, split="whitespace", unk=unk, special_tokens=["<eos>"])
+        assert tokenizer.vocab_size == 10_000
+        ids = tokenizer.encode_array(with_eos, allowed_special="all")
+        assert len(ids) == 929_589 and np.unique(ids).size == 10_000
+        assert tokenizer.decode(ids).split() == text.replace("\n", " <eos> ").split()
+
+
+@pytest.mark.slow
+def test_penn_treebank_is_learned_and_encoded_in_seconds():
+    """Measured: a few seconds each, on one busy core; the limit leaves room for slower machines."""
+    text = corpus("ptb").train
+    start = time.perf_counter()
+    tokenizer = BPETokenizer.train(text, 4_096)
+    learned = time.perf_counter()
+    ids = tokenizer.encode_array(text)
+    encoded = time.perf_counter()
+    assert tokenizer.decode(ids) == text
+    assert learned - start < 30 and encoded - learned < 30
