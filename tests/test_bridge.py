@@ -416,12 +416,14 @@ def test_each_entry_of_the_reference_leads_back_to_its_cell(page, name):
     assert page("nbs/00_core").find(id=f"tiny.core.{name}") is not None
 
 
-def test_the_reference_opens_with_a_table_of_names_and_shows_annotations_as_written(page):
+def test_the_reference_opens_with_a_table_of_names_constants_last_and_shows_annotations_as_written(
+    page,
+):
     table = page("api/core").find("table", class_="autosummary")
     assert [row.find("a").get_text() for row in table.select("tr")] == [
-        "LIMIT",
         "double",
         "Counter",
+        "LIMIT",
     ]
     signature = page("api/core").find("dt", id="tiny.core.Counter.add").get_text().strip()
     assert signature.startswith("add(x: float) → Counter")
