@@ -621,7 +621,7 @@ def least_squares(
     """
     scale, shift = scale_and_shift(series, centre=intercept)
     scaled = [z / scale - shift for z in series]
-    options = {"intercept": intercept, "ridge": min(ridge / scale / scale, 1e100)}
+    options = {"intercept": intercept, "ridge": _scaled_ridge(ridge, scale)}
     fit = None
     if solver != "qr":
         fit = _solve_scaled(scaled, order, refined=solver == "auto", **options)
@@ -642,6 +642,11 @@ def scale_and_shift(series: Sequence[np.ndarray], *, centre: bool) -> tuple[floa
     return scale, float(
         np.median(np.concatenate(series) / scale)
     )  # one wild value does not move it
+
+
+def _scaled_ridge(ridge: float, scale: float | np.ndarray) -> float | np.ndarray:
+    """Express a ridge in the units of a series divided by `scale`, within the range of float64."""
+    return np.minimum(ridge / scale / scale, 1e100)
 
 
 def restore_units(fit: Fit, scale: float, shift: float) -> Fit:
@@ -778,7 +783,7 @@ class Stream:
         """Solve for the weights of all windows so far."""
         options = {
             "intercept": self.intercept,
-            "ridge": min(ridge / self.scale / self.scale, 1e100),
+            "ridge": _scaled_ridge(ridge, self.scale),
         }
         if self.by_moments:
             fit = solve_any_moments(self.summary, self.order, **options)
@@ -1038,7 +1043,7 @@ def fit_each(
     shift = np.median(rows / scale, axis=1, keepdims=True) * intercept  # (B, 1)
     gram, sums, n = _moments_of_each(rows / scale - shift, order + 1)
     centred = gram - sums[:, :, None] * sums[:, None, :] / n * intercept  # (B, p + 1, p + 1)
-    penalty = np.minimum(ridge / scale / scale, 1e100)[:, :, None] * np.eye(order)
+    penalty = _scaled_ridge(ridge, scale)[:, :, None] * np.eye(order)
     features = centred[:, :order, :order] + penalty  # (B, p, p)
     smallest = np.linalg.eigvalsh(features)[:, 0]
     safe = smallest * 1e6 > np.einsum("bii->bi", gram).max(1)  # else nine digits would be lost
@@ -1241,7 +1246,7 @@ class DirectAR:
         series = as_series_list(z, min_length=self.order + self.horizon)
         scale, shift = scale_and_shift(series, centre=self.intercept or self.anchor is not None)
         basis = anchor_basis(self._level)  # (p, q)
-        options = {"intercept": self.intercept, "ridge": min(self.ridge / scale / scale, 1e100)}
+        options = {"intercept": self.intercept, "ridge": _scaled_ridge(self.ridge, scale)}
         fit = self._solve([z / scale - shift for z in series], basis, **options)
         if fit.rank < basis.shape[1]:
             warnings.warn(
