@@ -63,7 +63,7 @@ lint: $(VENV)/.installed  ## check style, spelling, and that notebooks and libra
 	$(EXTENSIONS) $(BIN)/python -m nbdev_book.sync
 
 bench: $(VENV)/.installed  ## measure the library against others
-	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@set -e; for script in bench/[!_]*.py; do echo "== $$script"; $(BIN)/python -m bench.$$(basename $$script .py); done
 
 clean:  ## remove what a build writes (not .venv)
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -5,21 +5,16 @@ figures are printed and written to `runs/bench_ar.json`, which the first chapter
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from arbook import ar, data
 
-ROOT = Path(__file__).resolve().parents[1]
+from bench._record import ROOT, provenance, run_apart, write
+
 RECORD = ROOT / "runs" / "bench_ar.json"
 SPEED_CASES = [(10_000, 8), (100_000, 32), (1_000_000, 64), (1_000_000, 256)]
 ORDERS = (8, 64, 336)
@@ -74,19 +69,7 @@ def measure(method: str, n: int, order: int, repeats: int) -> dict:
 
 def measure_apart(method: str, n: int, order: int, repeats: int) -> dict:
     """Run `measure` in a process of its own, so that nobody pays for the memory of another."""
-    command = [
-        sys.executable,
-        "-m",
-        "bench.ar",
-        "--measure",
-        method,
-        str(n),
-        str(order),
-        str(repeats),
-    ]
-    return json.loads(
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    )
+    return run_apart("ar", "--measure", method, n, order, repeats)
 
 
 def speed_case(n: int, order: int, repeats: int) -> dict:
@@ -160,38 +143,9 @@ def accuracy() -> dict:
 # --- provenance and output --------------------------------------------------------------------------------------------
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [
-            line.split(":")[1].strip()
-            for line in info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def provenance() -> dict:
-    import statsmodels
-
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
-    return {
-        "date": datetime.date.today().isoformat(),
-        "command": "python -m bench.ar",
-        "revision": git.stdout.strip(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "statsmodels": statsmodels.__version__,
-        "note": "times are medians of the repeats, given as ratios to arbook; peak memory is of a whole process",
-    }
+NOTE = (
+    "times are medians of the repeats, given as ratios to arbook; peak memory is of a whole process"
+)
 
 
 def report(record: dict) -> str:
@@ -233,15 +187,12 @@ def main() -> None:
         print(json.dumps(measure(method, *map(int, numbers))))
         return
     record = {
-        "provenance": provenance(),
+        "provenance": provenance("ar", ["numpy", "statsmodels"], NOTE),
         "speed": [speed_case(n, order, arguments.repeats) for n, order in SPEED_CASES],
         "accuracy": accuracy(),
     }
     print(report(record))
-    temporary = RECORD.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(RECORD)
-    print(f"\nwritten to {RECORD.relative_to(ROOT)}")
+    write(RECORD, record)
 
 
 if __name__ == "__main__":

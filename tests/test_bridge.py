@@ -191,6 +191,7 @@ def test_code_without_docstrings_is_not_touched(code):
 
 def test_private_names_are_not_listed():
     code = "_a = 1\nb: int = 2\n__all__ = []\nclass C:\n    def _m(self): ...\n    def n(self): ..."
+    code += "\nclass _D:\n    def n(self): ..."
     assert definitions(parse(code)) == ["b", "C", "C.n"]
 
 

@@ -61,7 +61,7 @@ def definitions(tree: ast.Module) -> list[str]:
         name
         for node in tree.body
         for name in _defined_by(node)
-        if not name.split(".")[-1].startswith("_")
+        if not any(part.startswith("_") for part in name.split("."))
     ]
 
 

@@ -1,0 +1,54 @@
+"""What the measurements share: where they ran, and how their records are written."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from arbook.tokens import write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def processor() -> str:
+    """Return the name of the processor, as well as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def provenance(script: str, packages: Sequence[str], note: str) -> dict:
+    """Say when, where and with what a script ran."""
+    git = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
+    return {
+        "date": datetime.date.today().isoformat(),
+        "command": f"python -m bench.{script}",
+        "revision": git.stdout.strip(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "note": note,
+    }
+
+
+def write(path: Path, record: dict) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_atomically(path, json.dumps(record, indent=1) + "\n")
+    print(f"\nwritten to {path.relative_to(ROOT)}")
+
+
+def run_apart(script: str, *arguments: object) -> dict:
+    """Run `python -m bench.SCRIPT ARGUMENTS` in a process of its own, and read the JSON that it prints."""
+    command = [sys.executable, "-m", f"bench.{script}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
