@@ -183,13 +183,8 @@ def matrix(
     """
     values = np.asarray(values)
     colors = values if colors is None else np.asarray(colors)
-    ax.imshow(
-        colors,
-        cmap="Blues",
-        vmin=colors.min(),
-        vmax=colors.min() + 1.8 * max(np.ptp(colors), 1),
-        aspect="equal",
-    )
+    low, high = min(colors.min(), 0), max(colors.max(), 1)  # so that a matrix of ones is not pale
+    ax.imshow(colors, cmap="Blues", vmin=low, vmax=low + 1.8 * (high - low), aspect="equal")
     for (row, column), value in np.ndenumerate(values):
         ax.text(column, row, fmt.format(value), ha="center", va="center")
     ax.grid(False)

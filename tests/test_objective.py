@@ -1,0 +1,856 @@
+"""Factorisation, losses, the interface of models and its test, the loss in chunks, one-hot least squares."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from arbook import data
+from arbook import objective as ob
+from arbook.tokens import CharTokenizer, Corpus
+from conftest import unavailable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+# float64 throughout, unless a test says otherwise: what differs then differs by rounding
+
+
+class Table(ob.LanguageModel):
+    """A model with parameters and no memory: a row of logits for each token."""
+
+    def __init__(self, vocab_size=7, context_length=None, seed=0):
+        super().__init__()
+        self.vocab_size, self.context_length = vocab_size, context_length
+        logits = torch.randn(
+            vocab_size,
+            vocab_size,
+            generator=torch.Generator().manual_seed(seed),
+            dtype=torch.float64,
+        )
+        self.rows = nn.Parameter(logits)
+
+    def forward(self, ids):
+        return self.rows[ob.as_token_ids(ids, self.vocab_size, self.context_length)]
+
+
+class Prefix(Table):
+    """A model that reads its whole past: the average row of all tokens so far."""
+
+    def forward(self, ids):
+        counts = torch.arange(1, ids.shape[1] + 1)[:, None]
+        return super().forward(ids).cumsum(1) / counts
+
+
+class Running(Prefix):
+    """The same function with a fast step."""
+
+    def init_state(self, batch_size):
+        return torch.zeros(batch_size, self.vocab_size, dtype=torch.float64), 0
+
+    def step(self, ids, state):
+        total, n = state
+        total = total[:, None] + self.rows[ids].cumsum(1)
+        counts = torch.arange(n + 1, n + ids.shape[1] + 1)[:, None]
+        return total / counts, (total[:, -1], n + ids.shape[1])
+
+
+def random_ids(vocab_size, *shape, seed=0):
+    return torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_logits(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+# --- factorisation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(2,), (5, 5), (3, 3, 3, 3), (2,) * 8, (1, 1)])
+def test_every_joint_distribution_is_the_product_of_its_conditionals(shape):
+    """S52: to 1e-15, and in any order of the positions."""
+    joint = np.random.default_rng(0).dirichlet(np.full(math.prod(shape), 0.2)).reshape(shape)
+    for order in (range(len(shape)), reversed(range(len(shape)))):
+        turned = joint.transpose(tuple(order))
+        factors = ob.conditionals(turned)
+        assert [factor.ndim for factor in factors] == list(range(1, len(shape) + 1))
+        assert all(np.allclose(factor.sum(-1), 1, atol=1e-12) for factor in factors)
+        assert np.abs(ob.joint_from(factors) - turned).max() < 1e-15
+
+
+def test_contexts_that_cannot_occur_get_a_uniform_conditional():
+    joint = np.array([[0.25, 0.75, 0], [0, 0, 0], [0, 0, 0]])
+    first, second = ob.conditionals(joint)
+    assert first.tolist() == [1, 0, 0]
+    assert np.allclose(second, [[0.25, 0.75, 0], [1 / 3] * 3, [1 / 3] * 3])
+    assert np.array_equal(ob.joint_from([first, second]), joint)
+
+
+def test_products_of_conditionals_sum_to_1_over_all_sequences():
+    rng = np.random.default_rng(1)
+    factors = [rng.dirichlet(np.ones(3), size=(3,) * t) for t in range(5)]
+    assert abs(ob.joint_from(factors).sum() - 1) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("joint", "message"),
+    [
+        (1.0, "shape"),
+        (np.full((2, 3), 1 / 6), "shape"),
+        (np.empty((0, 0)), "shape"),
+        ([0.5, 0.6], "sum 1.1"),
+        ([1.5, -0.5], "least is -0.5"),
+        ([np.nan, 1.0], "probabilities"),
+    ],
+)
+def test_what_is_no_joint_distribution_is_refused(joint, message):
+    with pytest.raises(ValueError, match=message):
+        ob.conditionals(joint)
+
+
+# --- losses -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ob.REDUCTIONS)
+def test_the_loss_is_that_of_pytorch_and_minus_the_log_probability(reduction):
+    """S67, S68."""
+    logits, targets = random_logits(4, 5, 9), random_ids(9, 4, 5)
+    targets[1, 3:] = ob.IGNORE
+    found = ob.autoregressive_loss(logits, targets, reduction)
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction=reduction)
+    assert torch.allclose(found.flatten(), expected, rtol=0, atol=1e-12)
+    if reduction == "none":
+        assert found.shape == targets.shape and (found[1, 3:] == 0).all()
+        one_hot = F.one_hot(targets.clamp(min=0), 9)
+        by_hand = -(one_hot * logits.softmax(-1).log()).sum(-1) * (targets >= 0)
+        assert torch.allclose(found, by_hand, atol=1e-12)
+
+
+def test_the_loss_reads_logits_that_are_not_contiguous():
+    """S72, E9: the lecture's `view` fails here."""
+    logits, targets = random_logits(5, 9, 4).transpose(1, 2), random_ids(9, 5, 4)
+    with pytest.raises(RuntimeError):
+        logits.view(-1, 9)
+    assert torch.equal(
+        ob.autoregressive_loss(logits, targets),
+        ob.autoregressive_loss(logits.contiguous(), targets),
+    )
+
+
+def test_nothing_to_average_is_an_error_and_a_sum_of_0():
+    """S72, E9: the lecture's mean is nan."""
+    logits, targets = random_logits(2, 3, 4), torch.full((2, 3), ob.IGNORE)
+    assert F.cross_entropy(logits.flatten(0, 1), targets.flatten()).isnan()
+    hidden, weight = random_logits(2, 3, 5), random_logits(4, 5)
+    for loss in (
+        lambda **o: ob.autoregressive_loss(logits, targets, **o),
+        lambda **o: ob.squared_loss(logits, targets, **o),
+        lambda **o: ob.linear_cross_entropy(hidden, weight, targets, **o),
+    ):
+        with pytest.raises(ValueError, match="all targets are -100"):
+            loss()
+        assert loss(reduction="sum") == 0 and (loss(reduction="none") == 0).all()
+
+
+def test_another_ignore_index_may_be_an_id():
+    logits, targets = random_logits(2, 3, 4), torch.tensor([[0, 1, 2], [3, 0, 0]])
+    found = ob.autoregressive_loss(logits, targets, "sum", ignore_index=0)
+    keep = targets != 0
+    assert torch.isclose(found, ob.autoregressive_loss(logits[keep], targets[keep], "sum"))
+
+
+def test_half_precision_is_summed_in_float32():
+    logits, targets = random_logits(64, 50, 11, dtype=torch.float32), random_ids(11, 64, 50)
+    exact = ob.autoregressive_loss(logits.bfloat16().double(), targets)
+    found = ob.autoregressive_loss(logits.bfloat16(), targets)
+    assert found.dtype == torch.float32 and abs(found - exact) < 1e-5
+
+
+def test_impossible_tokens_cost_infinity_and_possible_ones_their_share():
+    logits = torch.tensor([[0.0, -torch.inf, 0.0]])
+    assert ob.autoregressive_loss(logits, torch.tensor([1])) == torch.inf
+    assert torch.isclose(
+        ob.autoregressive_loss(logits, torch.tensor([2])), torch.tensor(math.log(2))
+    )
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        (torch.tensor([[0, 4]]), ValueError, r"targets\[0, 1\] is 4; it must be between 0 and 3"),
+        (torch.tensor([[0, -1]]), ValueError, r"-100 to be ignored"),
+        (torch.tensor([[0, 1, 2]]), ValueError, r"shape \(1, 2\)"),
+        (torch.tensor([0, 1]), ValueError, "shape"),
+        (torch.tensor([[0.0, 1.0]]), TypeError, "float32"),
+        (torch.tensor([[True, False]]), TypeError, "bool"),
+        ([[0, 1]], TypeError, "list"),
+    ],
+)
+def test_wrong_targets_are_refused_by_name(targets, error, message):
+    logits = torch.zeros(1, 2, 4)
+    for loss in (ob.autoregressive_loss, ob.squared_loss):
+        with pytest.raises(error, match=message):
+            loss(logits, targets)
+    with pytest.raises(error, match=message):
+        ob.linear_cross_entropy(torch.zeros(1, 2, 5), torch.zeros(4, 5), targets)
+
+
+def test_an_unknown_reduction_is_refused():
+    logits, targets = torch.zeros(1, 2, 4), torch.zeros(1, 2, dtype=torch.int64)
+    for loss in (ob.autoregressive_loss, ob.squared_loss):
+        with pytest.raises(ValueError, match="mean, sum, none"):
+            loss(logits, targets, "average")
+    with pytest.raises(ValueError, match="mean, sum, none"):
+        ob.linear_cross_entropy(torch.zeros(1, 2, 5), torch.zeros(4, 5), targets, reduction="avg")
+
+
+def test_the_squared_loss_is_the_distance_to_the_one_hot_target():
+    """S27."""
+    logits, targets = random_logits(3, 4, 6), random_ids(6, 3, 4)
+    targets[0, 0] = ob.IGNORE
+    losses = ob.squared_loss(logits, targets, "none")
+    assert losses[0, 0] == 0
+    for at in list(itertools.product(range(3), range(4)))[1:]:
+        y = torch.eye(6, dtype=torch.float64)[targets[at]]
+        assert torch.isclose(losses[at], (y - logits[at].softmax(-1)).norm() ** 2)
+
+
+@pytest.mark.parametrize("loss", [ob.autoregressive_loss, ob.squared_loss])
+def test_expected_losses_are_least_at_the_true_distribution(loss):
+    """S27: both losses are proper. Every other prediction costs more, in expectation."""
+    truth = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+    def expected(q):
+        rows = q.log().expand(3, 3)
+        return (truth * loss(rows, torch.arange(3), "none")).sum()
+
+    others = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(3), size=300))
+    assert all(expected(q) > expected(truth) for q in others)
+
+
+def test_the_gradient_is_predicted_minus_observed_in_three_ways():
+    """S71: the formula, automatic differentiation, central differences; and [0, 0] with target 0."""
+    assert ob.cross_entropy_gradient(torch.zeros(2), torch.tensor(0)).tolist() == [-0.5, 0.5]
+    logits, targets = 3 * random_logits(2, 3, 8), random_ids(8, 2, 3)
+    found = ob.cross_entropy_gradient(logits, targets)
+    logits.requires_grad_()
+    (by_autograd,) = torch.autograd.grad(ob.autoregressive_loss(logits, targets, "sum"), logits)
+    assert (found - by_autograd).abs().max() < 1e-12 and found.sum(-1).abs().max() < 1e-12
+    h = 1e-5
+    for at in itertools.product(range(2), range(3), range(8)):
+        shift = torch.zeros_like(found)
+        shift[at] = h
+        up, down = (
+            ob.autoregressive_loss(logits.detach() + s, targets, "sum") for s in (shift, -shift)
+        )
+        assert abs((up - down) / (2 * h) - found[at]) < 1e-8
+
+
+def test_accumulated_gradients_equal_those_of_the_large_batch():
+    """S67: on ragged batches, when sums are divided by the tokens of all pieces."""
+    docs = [list(range(7)), [1, 2], [3, 3, 3, 0], [6, 5]]
+    inputs, targets = ob.shifted_pairs(docs)
+    model = Prefix()
+    (whole,) = torch.autograd.grad(model.loss(inputs, targets), model.rows)
+    n = (targets != ob.IGNORE).sum()
+    for size in (1, 2, 3):
+        parts = zip(inputs.split(size), targets.split(size), strict=True)
+        total = sum(
+            torch.autograd.grad(model.loss(x, y, "sum") / n, model.rows)[0] for x, y in parts
+        )
+        assert torch.allclose(total, whole, rtol=0, atol=1e-14)
+
+
+def test_gradients_of_tokens_sum_to_the_gradient():
+    """S70."""
+    model, ids, targets = Prefix(), random_ids(7, 2, 5), random_ids(7, 2, 5, seed=1)
+    losses = model.loss(ids, targets, "none")
+    (whole,) = torch.autograd.grad(losses.sum(), model.rows, retain_graph=True)
+    each = [torch.autograd.grad(one, model.rows, retain_graph=True)[0] for one in losses.flatten()]
+    assert torch.allclose(sum(each), whole, rtol=0, atol=1e-13)
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+documents = st.lists(st.lists(st.integers(0, 6), max_size=6), min_size=1, max_size=5)
+
+
+@given(documents)
+@settings(max_examples=60, deadline=None)
+def test_the_shift_computes_the_double_loop(docs):
+    """S24: the lecture's sum over documents and prefixes, and over no other pairs."""
+    corpus = Corpus(docs)
+    if not corpus.n_pairs():
+        with pytest.raises(ValueError, match="two tokens"):
+            ob.shifted_pairs(docs)
+        return
+    model = Prefix()
+    inputs, targets = ob.shifted_pairs(docs)
+    assert int((targets != ob.IGNORE).sum()) == corpus.n_pairs()
+    for loss in (ob.autoregressive_loss, ob.squared_loss):
+        one_by_one = sum(
+            loss(model(torch.tensor([prefix]))[:, -1:], torch.tensor([[target]]))
+            for prefix, target in corpus.pairs()
+        )
+        at_once = loss(model(inputs), targets, "sum")
+        assert abs(at_once - one_by_one) < 1e-12 * max(1, corpus.n_pairs())
+
+
+def test_what_fills_the_inputs_changes_no_loss():
+    docs = [[1, 2, 3, 4], [5, 6]]
+    model, losses = Prefix(), []
+    for pad_id in (0, 3, 6):
+        inputs, targets = ob.shifted_pairs(docs, pad_id=pad_id)
+        assert inputs[1].tolist() == [5, pad_id, pad_id]
+        losses.append(model.loss(inputs, targets).item())
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_documents_may_be_arrays_and_tensors_and_must_hold_integers():
+    rows = ob.shifted_pairs([np.array([1, 2, 3]), torch.tensor([4, 5]), [6, 7]])
+    assert rows[1].tolist() == [[2, 3], [5, -100], [7, -100]]
+    for wrong in ([[0.5, 1.5]], [[[1, 2], [3, 4]]], [1, 2, 3]):
+        with pytest.raises(TypeError, match="sequences of integers"):
+            ob.shifted_pairs(wrong)
+
+
+# --- the interface ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [Table(), Prefix(), Running(), Table(context_length=5)])
+def test_models_that_keep_the_promises_pass(model):
+    """S1, S19, S45: default and fast versions alike."""
+    found = ob.check_conformance(model)
+    assert set(found) == {"steps", "chunks", "causality", "batch", "log_prob", "sum"}
+    assert max(found.values()) < 1e-12
+
+
+def test_log_prob_is_the_sum_over_next_token_distributions():
+    """S1: prefix by prefix, the slow reference."""
+    model, ids = Prefix(), random_ids(7, 3, 6)
+    expected = [
+        model(ids[:, :t])[:, -1].log_softmax(-1).gather(1, ids[:, t : t + 1]) for t in range(1, 6)
+    ]
+    assert torch.allclose(model.log_prob(ids), torch.cat(expected, dim=1), rtol=0, atol=1e-12)
+
+
+def test_log_probabilities_of_all_continuations_sum_to_1():
+    """S52: enumerated, for continuations of three tokens."""
+    model = Prefix(vocab_size=4)
+    rows = torch.tensor([(2, *rest) for rest in itertools.product(range(4), repeat=3)])
+    assert abs(model.log_prob(rows).sum(1).exp().sum() - 1) < 1e-12
+
+
+class Skewed(Running):
+    def step(self, ids, state):
+        logits, state = super().step(ids, state)
+        return logits + 0.1 * torch.arange(7) * state[1], state
+
+
+class FirstChunkOnly(Running):
+    def step(self, ids, state):
+        return super().step(ids, state if ids.shape[1] == 1 else self.init_state(len(ids)))
+
+
+class Peeking(Prefix):
+    def forward(self, ids):
+        return super().forward(ids) + self.rows[ids.roll(-1, 1)]
+
+    def step(self, ids, state):  # hides the leak from a comparison of steps
+        prefix = torch.cat([state, ids], 1)
+        return self(torch.cat([prefix, prefix[:, :1]], 1))[:, state.shape[1] : -1], prefix
+
+
+class BatchMean(Prefix):
+    def forward(self, ids):
+        logits = super().forward(ids)
+        return logits + logits[:, :1, :].mean(0)
+
+
+class WrongScore(Prefix):
+    def log_prob(self, ids):
+        return super().log_prob(ids) + 0.01
+
+
+class WrongLoss(Prefix):
+    def log_prob(self, ids):
+        return super().log_prob(ids)[:, 1:]
+
+
+class OneTooMany(Prefix):
+    def forward(self, ids):
+        return F.pad(super().forward(ids), (0, 1))
+
+
+class NotANumber(Prefix):
+    def forward(self, ids):
+        return super().forward(ids) * torch.nan
+
+
+class Impossible(Prefix):
+    def forward(self, ids):
+        return torch.full_like(super().forward(ids), -torch.inf)
+
+
+class Integers(Prefix):
+    def forward(self, ids):
+        return super().forward(ids).long()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Skewed(), "token by token"),
+        (FirstChunkOnly(), "two chunks"),
+        (Peeking(), "token by token|before a position"),
+        (BatchMean(), "row of a batch"),
+        (WrongScore(), "log_prob must be"),
+        (WrongLoss(), r"log_prob must return shape \(3, 11\), got \(3, 10\)"),
+        (OneTooMany(), "logits must have shape"),
+        (NotANumber(), "must be numbers"),
+        (Impossible(), "some token must be possible"),
+        (Integers(), "floating point"),
+    ],
+)
+def test_models_that_break_a_promise_are_named_with_it(model, message):
+    with pytest.raises(ob.ConformanceError, match=message):
+        ob.check_conformance(model)
+
+
+def test_conformance_takes_given_ids_and_a_tolerance():
+    model = Running().float()
+    ids = random_ids(7, 2, 30)
+    model.forward = lambda ids: Running.forward(model, ids) + 1e-6 * torch.rand(1)
+    with pytest.raises(ob.ConformanceError):
+        ob.check_conformance(model, ids, tolerance=0.0)
+    assert ob.check_conformance(model, ids, tolerance=1e-3)
+
+
+def test_models_with_impossible_tokens_can_conform():
+    model = Table()
+    with torch.no_grad():
+        model.rows[:, 2] = -torch.inf
+    assert max(ob.check_conformance(model).values()) < 1e-12
+
+
+def test_conformance_leaves_the_mode_of_every_part():
+    class Dropping(Running):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.frozen = nn.Dropout(0.5), nn.Dropout(0.5).eval()
+
+        def step(self, ids, state):
+            logits, state = super().step(ids, state)
+            return self.drop(logits), state
+
+    model = Dropping()
+    assert max(ob.check_conformance(model).values()) < 1e-12  # no dropout while it looks
+    assert model.training and model.drop.training and not model.frozen.training
+
+
+def test_the_default_step_recomputes_from_the_prefix():
+    """S46: chunks of any size, one state after the other."""
+    model, ids = Prefix(), random_ids(7, 2, 9)
+    for sizes in ([9], [1] * 9, [4, 3, 2], [2, 7]):
+        assert torch.allclose(ob.read_in_steps(model, ids, sizes), model(ids), rtol=0, atol=1e-12)
+
+
+def test_a_model_without_forward_says_so():
+    with pytest.raises(NotImplementedError, match="LanguageModel does not define forward"):
+        ob.LanguageModel()(torch.zeros(1, 1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ("I am", TypeError, "encode the text"),
+        ([[1, 2]], TypeError, "torch.Tensor"),
+        (np.array([[1, 2]]), TypeError, "ndarray"),
+        (torch.tensor([[0.0, 1.0]]), TypeError, "float32"),
+        (torch.tensor([[True]]), TypeError, "bool"),
+        (torch.tensor([1, 2]), ValueError, r"shape \(B, T\)"),
+        (torch.empty(1, 0, dtype=torch.int64), ValueError, "T >= 1"),
+        (torch.tensor([[0, 7]]), ValueError, r"ids\[0, 1\] is 7; it must be between 0 and 6"),
+        (torch.tensor([[-1]]), ValueError, "is -1"),
+        (
+            torch.zeros(1, 9, dtype=torch.int64),
+            ValueError,
+            "9 positions; this model reads at most 8",
+        ),
+    ],
+)
+def test_wrong_ids_are_refused_by_name(ids, error, message):
+    """S26."""
+    with pytest.raises(error, match=message):
+        Table(context_length=8)(ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_ids_of_any_integer_type_are_read(dtype):
+    assert ob.as_token_ids(torch.tensor([[1, 2]], dtype=dtype), 3).dtype == torch.int64
+
+
+def test_scoring_needs_a_token_with_a_past():
+    with pytest.raises(ValueError, match="at least 2 positions"):
+        Table().log_prob(torch.tensor([[1]]))
+
+
+# --- causality --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("T", [1, 2, 7])
+def test_a_causal_model_depends_on_the_lower_triangle(T):
+    """S2: bit for bit."""
+    assert torch.equal(
+        ob.causal_check(Prefix(), random_ids(7, 2, T)), torch.ones(T, T).tril().bool()
+    )
+
+
+def test_dependences_on_the_future_are_found_in_ids_and_in_vectors():
+    """S2, S17."""
+    peeking = ob.causal_check(Peeking(), random_ids(7, 1, 5))
+    assert peeking[0, 1] and peeking[3, 4]
+    x = random_logits(2, 6, 3)
+    assert torch.equal(ob.causal_check(lambda x: x.cumsum(1), x), torch.ones(6, 6).tril().bool())
+    assert torch.equal(ob.causal_check(lambda x: x.flip(1), x), torch.eye(6).flip(1).bool())
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    mask = torch.ones(6, 6).triu(1).bool()
+    y = random_logits(1, 6, 4, dtype=torch.float32)
+    assert ob.causal_check(lambda y: attention(y, y, y)[0], y).all()
+    seen = ob.causal_check(lambda y: attention(y, y, y, attn_mask=mask)[0], y)
+    assert torch.equal(seen, ~mask)
+
+
+def test_dependence_ignores_equal_nans_and_needs_fitting_shapes():
+    x = random_logits(1, 3, 1)
+    assert not ob.causal_check(lambda x: torch.full_like(x, torch.nan), x).any()
+    with pytest.raises(ValueError, match="vocab_size is needed"):
+        ob.causal_check(lambda ids: ids, random_ids(5, 1, 3))
+    with pytest.raises(ValueError, match="first two axes"):
+        ob.causal_check(lambda x: x[:, 1:], x)
+    with pytest.raises(ValueError, match="shape"):
+        ob.causal_check(lambda x: x, torch.zeros(3))
+
+
+# --- perplexity -------------------------------------------------------------------------------------------------------
+
+
+class Uniform(Table):
+    def forward(self, ids):
+        return 0 * super().forward(ids)
+
+
+@pytest.mark.parametrize("V", [1, 2, 50, 1_000])
+def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(V):
+    """S73, S93."""
+    batch = {"input_ids": random_ids(V, 3, 8), "labels": random_ids(V, 3, 8, seed=1)}
+    assert abs(ob.compute_perplexity(Uniform(V), [batch]) - V) < 1e-9 * V
+
+
+def test_perplexity_does_not_depend_on_how_the_text_is_batched():
+    """S73: ragged batches, dicts or pairs, any module."""
+    docs = [[1, 2, 3, 4, 5, 6], [0, 0], [3, 1, 4], [6, 6, 6, 6]]
+    model = Prefix()
+    inputs, targets = ob.shifted_pairs(docs)
+    losses = model.loss(inputs, targets, "none")[targets != ob.IGNORE]
+    expected = losses.mean().exp().item()
+    for size in (1, 2, 3, 4):
+        pairs = list(zip(inputs.split(size), targets.split(size), strict=True))
+        dicts = [{"input_ids": x, "labels": y} for x, y in pairs]
+        for loader in (pairs, dicts, iter(pairs)):
+            assert abs(ob.compute_perplexity(model, loader) - expected) < 1e-12 * expected
+    plain = nn.Sequential(nn.Embedding(7, 7)).double()
+    assert ob.compute_perplexity(plain, [(inputs, targets)]) > 1
+
+
+def test_measuring_leaves_every_part_in_its_mode_and_no_gradients():
+    """E13: also when the loader fails."""
+
+    class Dropping(Prefix):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.frozen = nn.Dropout(0.9), nn.Dropout(0.9).eval()
+
+        def forward(self, ids):
+            return self.drop(super().forward(ids))
+
+    model, batch = Dropping(), (random_ids(7, 2, 4), random_ids(7, 2, 4, seed=1))
+    assert ob.compute_perplexity(model, [batch]) == ob.compute_perplexity(model, [batch])
+    assert model.rows.grad is None
+
+    def failing():
+        yield batch
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        ob.compute_perplexity(model, failing())
+    assert model.training and model.drop.training and not model.frozen.training
+
+
+@pytest.mark.parametrize("loader", [[], [(random_ids(7, 1, 3), torch.full((1, 3), ob.IGNORE))]])
+def test_perplexity_of_nothing_is_an_error(loader):
+    with pytest.raises(ValueError, match="at least one target"):
+        ob.compute_perplexity(Table(), loader)
+
+
+def test_perplexity_weighs_pieces_by_their_tokens():
+    """S92: four tokens at 2 nats and one at 10 give 36.6, not 403.4."""
+    assert round(ob.perplexity([2, 10], [4, 1]), 1) == 36.6
+    assert ob.perplexity([2, 2, 2, 2, 10]) == pytest.approx(ob.perplexity([2, 10], [4, 1]))
+    assert ob.perplexity([3.0, np.inf], [1, 0]) == pytest.approx(np.exp(3))  # an empty piece
+    assert ob.perplexity([np.inf, 1]) == np.inf and ob.perplexity([800]) == np.inf
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([],),
+        ([1.0], [0]),
+        ([1.0, 2.0], [1]),
+        ([1.0], [-1]),
+        ([np.nan],),
+        ([[1.0]], [[1]]),
+        ([1.0], [np.nan]),
+    ],
+)
+def test_perplexity_of_no_pieces_or_wrong_counts_is_an_error(arguments):
+    with pytest.raises(ValueError, match="losses"):
+        ob.perplexity(*arguments)
+
+
+def test_effective_choices_lie_between_1_and_the_number_of_tokens():
+    """S93."""
+    assert ob.effective_choices([0, 1, 0]) == 1
+    assert ob.effective_choices(np.full(100, 0.01)) == pytest.approx(100)
+    assert ob.effective_choices([0.5, 0.5, 0]) == pytest.approx(2)
+    rows = np.random.default_rng(0).dirichlet(np.ones(5), size=(2, 3))
+    found = ob.effective_choices(rows)
+    assert found.shape == (2, 3) and ((found > 1) & (found < 5)).all()
+    assert ob.effective_choices(torch.ones(2, 4).softmax(-1)) == pytest.approx([4, 4])
+    for wrong in ([0.5, 0.6], [1.5, -0.5], [np.nan, 1], 1.0):
+        with pytest.raises(ValueError, match="probabilities"):
+            ob.effective_choices(wrong)
+
+
+# --- the loss in chunks -----------------------------------------------------------------------------------------------
+
+
+def gradients(loss, *tensors):
+    return torch.autograd.grad(loss, [x for x in tensors if x is not None])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("chunk_size", [1, 4, 15, 100, None])
+def test_the_loss_in_chunks_equals_the_loss_on_logits(reduction, with_bias, chunk_size):
+    """Value and all gradients, with ignored targets, for every way to cut 3 by 5 rows."""
+    hidden, weight = (
+        random_logits(3, 5, 6).requires_grad_(),
+        random_logits(11, 6, seed=1).requires_grad_(),
+    )
+    bias = random_logits(11, seed=2).requires_grad_() if with_bias else None
+    targets = random_ids(11, 3, 5)
+    targets[0, 1] = targets[2, 4] = ob.IGNORE
+    expected = ob.autoregressive_loss(F.linear(hidden, weight, bias), targets, reduction)
+    found = ob.linear_cross_entropy(
+        hidden, weight, targets, bias=bias, reduction=reduction, chunk_size=chunk_size
+    )
+    assert abs(found - expected) < 1e-12
+    for a, b in zip(
+        gradients(3 * found, hidden, weight, bias),
+        gradients(3 * expected, hidden, weight, bias),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, None])
+def test_single_losses_in_chunks_have_the_right_gradients(chunk_size):
+    hidden, weight = (
+        random_logits(3, 5, 6).requires_grad_(),
+        random_logits(11, 6, seed=1).requires_grad_(),
+    )
+    targets, upstream = random_ids(11, 3, 5), random_logits(3, 5, seed=3)
+    targets[1, 1] = ob.IGNORE
+    found = ob.linear_cross_entropy(
+        hidden, weight, targets, reduction="none", chunk_size=chunk_size
+    )
+    expected = ob.autoregressive_loss(hidden @ weight.T, targets, "none")
+    assert torch.allclose(found, expected, atol=1e-12) and found.shape == targets.shape
+    for a, b in zip(
+        gradients((upstream * found).sum(), hidden, weight),
+        gradients((upstream * expected).sum(), hidden, weight),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_the_gradient_of_one_argument_does_not_need_the_other():
+    hidden, weight, targets = random_logits(4, 3), random_logits(5, 3, seed=1), random_ids(5, 4)
+    for fixed, free in ((0, 1), (1, 0)):
+        inputs = [hidden.clone(), weight.clone()]
+        inputs[free].requires_grad_()
+        found = ob.linear_cross_entropy(*inputs, targets, chunk_size=3)
+        expected = ob.autoregressive_loss(inputs[0] @ inputs[1].T, targets)
+        (a,), (b,) = gradients(found, inputs[free]), gradients(expected, inputs[free])
+        assert torch.allclose(a, b, rtol=0, atol=1e-12) and inputs[fixed].grad is None
+
+
+def test_only_wanted_gradients_are_computed_and_none_without_grad():
+    hidden, weight, targets = random_logits(4, 3), random_logits(5, 3, seed=1), random_ids(5, 4)
+    assert not ob.linear_cross_entropy(hidden, weight, targets).requires_grad
+    weight.requires_grad_()
+    with torch.no_grad():
+        assert not ob.linear_cross_entropy(hidden, weight, targets).requires_grad
+    ob.linear_cross_entropy(hidden, weight, targets).backward()
+    assert hidden.grad is None and weight.grad is not None
+
+
+def test_a_second_backward_pass_is_refused_and_not_wrong():
+    hidden, targets = random_logits(4, 3).requires_grad_(), random_ids(5, 4)
+    loss = ob.linear_cross_entropy(hidden, random_logits(5, 3), targets)
+    (2 * loss).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace|in-place|second time"):
+        loss.backward()
+
+
+def test_large_and_impossible_scores_do_not_overflow():
+    hidden = torch.tensor([[1e4], [-1e4]], requires_grad=True)
+    weight = torch.tensor([[1.0], [-1.0], [0.0]], requires_grad=True)
+    targets = torch.tensor([1, 0])
+    found = ob.linear_cross_entropy(hidden, weight, targets, reduction="sum")
+    assert found == 4e4
+    assert all(g.isfinite().all() for g in gradients(found, hidden, weight))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_and_autocast_keep_losses_in_float32(dtype):
+    """Relative to float32, gradients agree to the precision of the type: 8 bits for bfloat16, 11 for float16."""
+    hidden, weight = (
+        random_logits(40, 16, dtype=torch.float32),
+        random_logits(30, 16, dtype=torch.float32),
+    )
+    targets = random_ids(30, 40)
+    exact = [x.clone().requires_grad_() for x in (hidden, weight)]
+    expected = ob.autoregressive_loss(exact[0] @ exact[1].T, targets)
+    for_exact = gradients(expected, *exact)
+    for cast in (False, True):
+        inputs = [(x.to(dtype) if cast else x.clone()).requires_grad_() for x in (hidden, weight)]
+        with torch.autocast("cpu", dtype, enabled=not cast):
+            found = ob.linear_cross_entropy(*inputs, targets, chunk_size=7)
+        assert found.dtype == torch.float32 and abs(found - expected) < 0.05
+        for a, b, x in zip(gradients(found, *inputs), for_exact, inputs, strict=True):
+            assert a.dtype == x.dtype and (a - b).norm() < 0.02 * b.norm()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "weight", "bias", "message"),
+    [
+        ((2, 3), (5, 4), None, "share C"),
+        ((2, 3), (5,), None, "share C"),
+        ((), (5, 3), None, "share C"),
+        ((2, 3), (5, 3), (4,), r"bias must have shape \(5,\)"),
+    ],
+)
+def test_layers_of_wrong_shape_are_refused(hidden, weight, bias, message):
+    bias = None if bias is None else torch.zeros(bias)
+    with pytest.raises(ValueError, match=message):
+        ob.linear_cross_entropy(
+            torch.zeros(hidden), torch.zeros(weight), torch.zeros(2, dtype=torch.int64), bias=bias
+        )
+    with pytest.raises(ValueError, match="chunk_size"):
+        ob.linear_cross_entropy(
+            torch.zeros(2, 3), torch.zeros(5, 3), torch.zeros(2, dtype=torch.int64), chunk_size=0
+        )
+
+
+# --- least squares on one-hot tokens ----------------------------------------------------------------------------------
+
+
+def shakespeare_ids(n=None):
+    try:
+        text = data.splits("tinyshakespeare").train[:n]
+    except data.DataNotFoundError:
+        unavailable("Tiny Shakespeare is not here; set ARBOOK_DATA")
+    tokenizer = CharTokenizer.train(text)
+    return tokenizer.encode_array(text), tokenizer.vocab_size
+
+
+def one_hot_rows(ids, T, V):
+    windows = np.lib.stride_tricks.sliding_window_view(ids[:-1], T)
+    return np.eye(V)[windows].reshape(len(windows), T * V), np.eye(V)[ids[T:]]
+
+
+def test_least_squares_on_one_token_is_the_bigram_estimate():
+    """A8: to 1e-12 on all of Tiny Shakespeare's characters."""
+    ids, V = shakespeare_ids()
+    counts = np.zeros((V, V))
+    np.add.at(counts, (ids[:-1], ids[1:]), 1)
+    bigram = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    assert np.abs(ob.fit_one_hot(ids, 1, V)[0] - bigram).max() < 1e-12
+
+
+@pytest.mark.parametrize("T", [1, 2, 3])
+def test_one_hot_windows_have_the_rank_of_the_theorem(T):
+    """A8, E16: T (V - 1) + 1, when all windows occur, and never more."""
+    V = 4
+    cycle = [i for window in itertools.product(range(V), repeat=T) for i in window]
+    X, _ = one_hot_rows(np.array([*cycle, *cycle[:T], 0]), T, V)
+    assert np.linalg.matrix_rank(X) == T * (V - 1) + 1
+    ids, V = shakespeare_ids(5_000)
+    X, _ = one_hot_rows(ids, T, V)
+    assert np.linalg.matrix_rank(X) <= T * (V - 1) + 1
+
+
+@pytest.mark.parametrize("T", [1, 2, 3])
+def test_one_hot_fits_are_the_least_squares_of_chapter_1(T):
+    """A8: the same weights of least norm as NumPy's SVD, and the scores of each window sum to 1."""
+    ids = np.random.default_rng(0).integers(0, 5, size=400)
+    X, Y = one_hot_rows(ids, T, 5)
+    expected = np.linalg.lstsq(X, Y, rcond=None)[0]
+    found = ob.fit_one_hot(ids, T, 5)
+    assert found.shape == (T, 5, 5)
+    assert np.abs(found.reshape(-1, 5) - expected).max() < 1e-12
+    windows = np.lib.stride_tricks.sliding_window_view(ids[:-1], T)
+    scores = ob.predict_one_hot(found, windows)
+    assert np.abs(scores - X @ expected).max() < 1e-12
+    assert np.abs(scores.sum(1) - 1).max() < 1e-12
+
+
+def test_longer_contexts_make_negative_scores():
+    """A8: which is why a softmax is needed."""
+    ids, V = shakespeare_ids(100_000)
+    windows = np.lib.stride_tricks.sliding_window_view(ids[:-1], 3)
+    scores = ob.predict_one_hot(ob.fit_one_hot(ids, 3, V), windows)
+    assert scores.min() < -0.01 and np.abs(scores.sum(1) - 1).max() < 1e-9
+    assert ob.fit_one_hot(ids, 1, V).min() >= -1e-15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([0, 1], 2, 2), ValueError, "more than context = 2"),
+        (([0, 2], 1, 2), ValueError, r"ids\[1\] is 2"),
+        (([0, -1], 1, 2), ValueError, "is -1"),
+        (([0.0, 1.0], 1, 2), TypeError, "integers"),
+        (("ab", 1, 2), TypeError, "encode"),
+        (([0, 1], 0, 2), ValueError, "context must be at least 1"),
+    ],
+)
+def test_one_hot_fits_refuse_bad_input(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ob.fit_one_hot(*arguments)
+
+
+def test_one_hot_predictions_refuse_bad_windows():
+    weights = ob.fit_one_hot([0, 1, 0, 0], 2, 2)
+    for wrong, error in (
+        ([[0]], ValueError),
+        ([0, 1], ValueError),
+        ([[0, 2]], ValueError),
+        ([[0.5, 1]], TypeError),
+    ):
+        with pytest.raises(error, match="windows"):
+            ob.predict_one_hot(weights, wrong)
