@@ -115,10 +115,13 @@ def report(record: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", choices=METHODS, help="one measurement, as JSON")
+    parser.add_argument(
+        "--size", nargs=3, type=int, default=list(SIZE.values()), metavar=tuple(SIZE)
+    )
     parser.add_argument("--repeats", type=int, default=3, help="how often (default 3)")
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure, **SIZE)))
+        print(json.dumps(measure(arguments.measure, *arguments.size)))
         return
     record = {
         "provenance": provenance("objective", ["torch"], NOTE),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from arbook import data
 from arbook import objective as ob
 from arbook.tokens import CharTokenizer, Corpus
+from bench._record import run_apart
 from conftest import unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -764,6 +765,20 @@ def test_layers_of_wrong_shape_are_refused(hidden, weight, bias, message):
         ob.linear_cross_entropy(
             torch.zeros(2, 3), torch.zeros(5, 3), torch.zeros(2, dtype=torch.int64), chunk_size=0
         )
+
+
+@pytest.mark.slow
+def test_the_loss_in_chunks_needs_a_twentieth_of_the_memory():
+    """Peak memory of whole processes, forward and backward, at the vocabulary of GPT-2."""
+    arguments = ("--size", 4_096, 64, 50_304)
+    full, chunked = (
+        run_apart("objective", "--measure", method, *arguments)["extra_memory_mb"]
+        for method in ("cross_entropy on full logits", "linear_cross_entropy")
+    )
+    assert (
+        full > 3 * 4_096 * 50_304 * 4 / 2**20
+    )  # at least the logits, their log-softmax and one gradient
+    assert chunked < full / 20
 
 
 # --- least squares on one-hot tokens ----------------------------------------------------------------------------------
