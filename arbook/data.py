@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import accumulate
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -71,14 +72,26 @@ class Series:
         return f"Series({self.name!r}, {len(self)} values x {len(self.columns)} of {self.frequency or 'unknown'} data)"
 
 # %% ../nbs/a1_data.ipynb #24de190c
-def _parse_cell(cell: str, path: Path, line: int, column: str) -> float:
+def _is_number(cell: str) -> bool:
     try:
-        value = np.nan if "_" in cell else float(cell)  # Python would read 1_000 as a number
+        return "_" not in cell and math.isfinite(float(cell))  # Python reads 1_000 as a number
     except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
+        return False
+
+
+def _parse_cell(cell: str, path: Path, line: int, column: str) -> float:
+    if not _is_number(cell):
         raise ValueError(f"{path}, line {line}, column {column!r}: {cell!r} is not a finite number")
-    return value
+    return float(cell)
+
+
+def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file)
+        try:
+            return [(reader.line_num, row) for row in reader if row]  # the line on which a row ends
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
 
 
 def load_csv(path: str | Path, *, time_column: str | None = None, **about: str) -> Series:
@@ -101,12 +114,12 @@ def load_csv(path: str | Path, *, time_column: str | None = None, **about: str) 
     Raises
     ------
     ValueError
-        If a cell is not a finite number, a row has another length than the header, or there are no rows;
-        the message names the line and the column.
+        If a cell is not a finite number, a row has another length than the header, the file begins with
+        numbers instead of names, there are no rows, or the file is no UTF-8 text. For a cell or a row the message
+        names its place.
     """
     path = Path(path)
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if row]
+    lines = _read_rows(path)
     header = lines[0][1] if lines else []
     if time_column is not None and time_column not in header:
         raise ValueError(f"{path} has no column {time_column!r}; it has {', '.join(header)}")
@@ -116,6 +129,10 @@ def load_csv(path: str | Path, *, time_column: str | None = None, **about: str) 
     if len(lines) < 2 or not columns:
         raise ValueError(
             f"{path} must hold a header, at least one row and at least one numeric column"
+        )
+    if time_column is None and all(map(_is_number, columns)):
+        raise ValueError(
+            f"{path} begins with the numbers {', '.join(columns)}: its first line must name the columns"
         )
     for line, row in lines[1:]:
         if len(row) != len(header):
@@ -148,7 +165,8 @@ def _sunspots() -> Series:
             name="sunspots",
             unit="sunspot number",
             frequency="yearly",
-            source="World Data Center SILSO, international sunspot number, version 1, 1700 to 2008",
+            source="World Data Center SILSO, international sunspot number, version 1, 1700 to 2008, "
+            "as passed on by the National Geophysical Data Center of the United States",
             licence="public domain",
             citation="yule1927",
         )
@@ -296,15 +314,17 @@ def find(name: str, *, download: bool = True) -> Path:
         If it is nowhere to be had; the message names the three ways to get it.
     DataCorruptError
         If a file has the right name and the wrong checksum.
+    OSError
+        If a file or its folder may not be read.
     ValueError
         If no corpus has this name.
     """
     if name not in CORPORA:
         raise ValueError(f"no corpus is named {name!r}; there are {', '.join(sorted(CORPORA))}")
     corpus = CORPORA[name]
-    folders = [Path(folder) for folder in [os.environ.get("ARBOOK_DATA")] if folder] + [
-        cache_folder()
-    ]
+    folders = [cache_folder()]
+    if named := os.environ.get("ARBOOK_DATA"):
+        folders.insert(0, Path(named).expanduser())
     for folder in folders:
         if (folder / corpus.file).is_file():
             return _verified(folder / corpus.file, corpus)
@@ -326,7 +346,8 @@ def find(name: str, *, download: bool = True) -> Path:
         ) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             problem = f"the download failed: {error}"
     raise DataNotFoundError(
-        f"{corpus.file} was not found, and {problem}. Three ways to get it: (1) connect to the network and ask again; "
+        f"{corpus.file} was not found in {' or '.join(map(str, folders))}, and {problem}. "
+        f"Three ways to get it: (1) connect to the network and ask again; "
         f"(2) download {corpus.url} yourself into {cache_folder()}; "
         f"(3) put it into any folder and set the environment variable ARBOOK_DATA to that folder."
     )
@@ -371,10 +392,12 @@ def split_text(text: str, *, fraction: float = 0.9, name: str = "") -> Splits:
     Raises
     ------
     ValueError, TypeError
-        If `text` is no string, or one of the two parts would be empty.
+        If `text` is no string or `fraction` no number, or one of the two parts would be empty.
     """
     if not isinstance(text, str):
         raise TypeError(f"text must be a str, got {type(text).__name__}")
+    if not isinstance(fraction, Real):
+        raise TypeError(f"fraction must be a number, got {fraction!r}")
     cut = int(fraction * len(text)) if 0 < fraction < 1 else 0
     if not 0 < cut < len(text):
         raise ValueError(
@@ -528,6 +551,8 @@ class MarkovSource:
         self.alphabet = None if alphabet is None else tuple(alphabet)
         if alphabet is not None and not len(self) == len(self.alphabet) == len(set(self.alphabet)):
             raise ValueError(f"alphabet must be {len(self)} different symbols, got {alphabet!r}")
+        if not all(isinstance(symbol, str) for symbol in self.alphabet or ()):
+            raise TypeError(f"alphabet must hold strings, got {alphabet!r}")
 
     @classmethod
     def random(
@@ -812,7 +837,9 @@ def _check_rules(rules: Mapping[str, Sequence[Arc]], start: str) -> None:
                 f"a word leaves state {state!r} twice ({', '.join(words)}): the words would not tell the state"
             )
         for word, _, target in arcs:
-            if word != END and (not word or word.split() != [word]):
+            if not isinstance(word, str):
+                raise TypeError(f"state {state!r}: a word must be a string, got {word!r}")
+            if word.split() != [word]:
                 raise ValueError(f"state {state!r}: {word!r} must be one word, without blanks")
             if word == END and target:
                 raise ValueError(f"state {state!r}: after {END} comes no state, got {target!r}")
@@ -936,11 +963,11 @@ def available(kind: str | None = None) -> tuple[str, ...]:
     return tuple(sorted(name for key in kinds if kind in (None, key) for name in kinds[key]))
 
 
-def _check_names(names: tuple[str | None, ...], kind: str | None = None) -> None:
-    for name in filter(lambda name: name is not None, names):
-        if name not in available(kind):
+def _check_names(name: str, fallback: str | None, kind: str | None = None) -> None:
+    for wanted in (name,) if fallback is None else (name, fallback):
+        if wanted not in available(kind):
             raise ValueError(
-                f"no {kind or 'data'} is named {name!r}; there are {', '.join(available(kind))}"
+                f"no {kind or 'data'} is named {wanted!r}; there are {', '.join(available(kind))}"
             )
 
 
@@ -963,7 +990,7 @@ def which(name: str, *, fallback: str | None = None) -> str:
     DataCorruptError
         If a file on this disk is not the one that the book used; a `fallback` does not hide this.
     """
-    _check_names((name, fallback))
+    _check_names(name, fallback)
     try:
         for corpus in _FILES.get(name, ()):
             find(corpus)
@@ -999,7 +1026,7 @@ def series(name: str, *, fallback: str | None = None) -> Series:
     DataCorruptError
         If the file on this disk is not the one that the book used; a `fallback` does not hide this.
     """
-    _check_names((name, fallback), "series")
+    _check_names(name, fallback, "series")
     return _SERIES[which(name, fallback=fallback)]()
 
 # %% ../nbs/a1_data.ipynb #0d705dae
@@ -1035,7 +1062,7 @@ def text(name: str, *, fallback: str | None = None) -> str:
     UserWarning
         If the fallback was used.
     """
-    _check_names((name, fallback), "text")
+    _check_names(name, fallback, "text")
     found = which(name, fallback=fallback)
     if found != name:
         warnings.warn(f"the text {name!r} is not here: using {found!r} instead", stacklevel=2)
@@ -1067,7 +1094,7 @@ def splits(name: str, *, fallback: str | None = None) -> Splits:
     >>> parts.train + parts.valid == text("pydoc")
     True
     """
-    _check_names((name, fallback), "text")
+    _check_names(name, fallback, "text")
     found = which(name, fallback=fallback)
     if found == "ptb":
         return Splits(found, *(_read(corpus) for corpus in _FILES["ptb"]))
@@ -1092,9 +1119,15 @@ def record(path: str) -> dict:
 
     Raises
     ------
+    ValueError
+        If `path` is not that of a JSON file under `runs/`.
     DataNotFoundError
         If it is in neither place.
+    DataCorruptError
+        If the file that was found is damaged, for example by a download that broke off.
     """
+    if not (str(path).startswith("runs/") and str(path).endswith(".json")) or ".." in path:
+        raise ValueError(f"path must be that of a JSON file under runs/, got {path!r}")
     file = Path(str(resources.files("arbook"))).parent / path
     if not file.is_file():
         try:
@@ -1105,4 +1138,7 @@ def record(path: str) -> dict:
             raise DataNotFoundError(
                 f"there is no record {path} here, and the download failed: {error}"
             ) from error
-    return json.loads(Path(file).read_text(encoding="utf-8"))
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataCorruptError(f"{file} is no record ({error}); delete or restore it") from error

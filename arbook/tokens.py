@@ -13,7 +13,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -75,11 +75,12 @@ class Corpus:
     """
 
     def __init__(self, docs: Sequence[Sequence]):
-        if isinstance(docs, (str, bytes)) or any(isinstance(doc, (str, bytes)) for doc in docs):
+        docs = (docs,) if isinstance(docs, (str, bytes)) else tuple(docs)
+        if any(isinstance(doc, (str, bytes)) for doc in docs):
             raise TypeError(
                 "docs must hold sequences of tokens, got text; split each document first"
             )
-        self.docs = tuple(tuple(doc) for doc in docs)
+        self.docs = tuple(map(tuple, docs))
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -142,6 +143,11 @@ class Vocab:
     def __init__(self, tokens: Sequence[str | None]):
         if isinstance(tokens, str):
             raise TypeError("tokens must be a sequence of strings, got one string")
+        if isinstance(tokens, (Set, Mapping)):
+            raise TypeError(
+                f"tokens must be in the order of their ids, got a {type(tokens).__name__}; "
+                "Vocab.from_ids takes a mapping of tokens to ids"
+            )
         self.tokens = tuple(tokens)
         self.ids = {token: i for i, token in enumerate(self.tokens) if token is not None}
         wrong = [token for token in self.ids if not isinstance(token, str)]
@@ -157,6 +163,8 @@ class Vocab:
     @classmethod
     def from_ids(cls, ids: Mapping[str, int]) -> Self:
         """Build a vocabulary from the id of each token; ids in between stay without a token."""
+        if not isinstance(ids, Mapping):
+            raise TypeError(f"ids must be a mapping of tokens to ids, got {type(ids).__name__}")
         if not ids:
             raise ValueError("ids must name at least one token")
         checked = {t: as_count(i, f"the id of {t!r}", minimum=0) for t, i in ids.items()}
@@ -179,6 +187,9 @@ class Vocab:
 
     def __hash__(self) -> int:
         return hash(self.tokens)
+
+    def __repr__(self) -> str:
+        return f"Vocab({len(self)} ids, {len(self.ids)} with a token)"
 
     def id(self, token: str) -> int:
         """Return the id of a token, or raise ValueError if it has none."""
@@ -232,6 +243,7 @@ def as_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids", first: int = 0
     ValueError
         If they are not one-dimensional, or one is out of range.
     """
+    last = first + as_count(vocab_size, "vocab_size") - 1
     try:
         array = np.asarray(ids)
     except ValueError:
@@ -249,12 +261,12 @@ def as_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids", first: int = 0
         raise TypeError(
             f"{name} must be integers, got {wrong[0]!r} of type {type(wrong[0]).__name__}"
         )
-    outside = (array < first) | (array > first + vocab_size - 1)
+    if isinstance(ids, (list, tuple)) and not {bool, np.bool_}.isdisjoint(map(type, ids)):
+        raise TypeError(f"{name} must be integers, got a bool among them")  # to NumPy, True is 1
+    outside = (array < first) | (array > last)
     if outside.any():
         at = int(np.argmax(outside))
-        raise ValueError(
-            f"{name}[{at}] is {array[at]}; it must be between {first} and {first + vocab_size - 1}"
-        )
+        raise ValueError(f"{name}[{at}] is {array[at]}; it must be between {first} and {last}")
     return array.astype(np.int64)
 
 # %% ../nbs/02_tokens.ipynb #52451864
@@ -282,6 +294,8 @@ class Tokenizer(ABC):
     """
 
     def __init__(self, vocab: Vocab, special_tokens: Sequence[str] = ()):
+        if not isinstance(vocab, Vocab):
+            raise TypeError(f"vocab must be a Vocab, got {type(vocab).__name__}")
         self.vocab = vocab
         self.special_tokens = as_special(special_tokens)
         for token in self.special_tokens:
@@ -386,6 +400,8 @@ class Tokenizer(ABC):
         return f"{type(self).__name__}(vocab_size={self.vocab_size})"
 
     def _allowed(self, allowed: Collection[str] | str) -> set[str]:
+        if isinstance(allowed, Set):
+            allowed = tuple(allowed)  # here the order means nothing
         names = self.special_tokens if allowed == "all" else as_special(allowed)
         for name in names:
             if name not in self.special_tokens:
@@ -417,12 +433,15 @@ class Tokenizer(ABC):
 FORMAT = "arbook.tokens"
 
 
-def as_special(tokens: Collection[str], unk: str | None = None) -> tuple[str, ...]:
-    """Return the names of special tokens and `unk`, after checking that they are different, non-empty strings."""
-    if isinstance(tokens, str):
-        raise TypeError(
-            f"special tokens must be a collection of strings, got the string {tokens!r}"
-        )
+def as_special(tokens: Sequence[str], unk: str | None = None) -> tuple[str, ...]:
+    """Return the names of special tokens and `unk`, after checking that they are different, non-empty strings.
+
+    A set is refused: its order, and so the ids, would change from run to run.
+    """
+    if isinstance(tokens, str) or not isinstance(tokens, Collection):
+        raise TypeError(f"special tokens must be a collection of strings, got {tokens!r:.60}")
+    if isinstance(tokens, (Set, Mapping)):
+        raise TypeError(f"special tokens must be in the order of their ids, got {tokens!r:.60}")
     names = tuple(tokens)
     names = names if unk is None or unk in names else (unk, *names)
     for name in names:
@@ -433,13 +452,31 @@ def as_special(tokens: Collection[str], unk: str | None = None) -> tuple[str, ..
     return names
 
 
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, then rename it: all of it is there afterwards, or what was there before.
+
+    Parameters
+    ----------
+    path : str or Path
+        In a folder that exists. Of several writers at once, the last one wins.
+    content : str or bytes
+        A string is written as UTF-8, its line endings unchanged.
+
+    Raises
+    ------
+    TypeError
+        If `content` is neither.
+    OSError
+        If the file cannot be written; nothing is left of it.
+    """
+    if not isinstance(content, (str, bytes)):
+        raise TypeError(f"content must be str or bytes, got {type(content).__name__}")
+    content = content.encode() if isinstance(content, str) else content
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -708,6 +745,9 @@ class BPETokenizer(Tokenizer):
         size = as_count(vocab_size, "vocab_size", minimum=256 + len(special)) - len(special)
         if not as_text(text):
             raise ValueError("text must hold at least one character")
+        # The library reserves memory for `size`. More is never used: each merge shortens the text,
+        # and a character has at most 4 bytes.
+        size = min(size, 256 + 4 * len(text))
         learner = _RustTokenizer(models.BPE())
         learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -745,11 +785,11 @@ class BPETokenizer(Tokenizer):
 # %% ../nbs/02_tokens.ipynb #3169e338
 #| code-fold: true
 #| code-summary: Code that hands over a long text in blocks
-_CUT = re.compile(r"(?<=\S)(?=\n)")
+_CUT = re.compile(r"(?<=\S)(?=[ \t\r\n])")
 
 
 def _blocks(text: str, size: int = 1 << 16) -> Iterator[str]:
-    """Cut a long text at ends of lines, where byte-level BPE always cuts: the same tokens from far less memory."""
+    """Cut a long text before white space, where byte-level BPE always cuts: the same tokens from far less memory."""
     start = 0
     while len(text) - start > size and (match := _CUT.search(text, start + size)):
         yield text[start : match.start()]

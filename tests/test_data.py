@@ -16,6 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 REAL_RETRIEVE = data.pooch.retrieve
+INDEX_ENDS = [100.27600359049413, 154.15516077266545]
+LOAD_ENDS = [12.507638364890557, 16.106260727827006]
+RATES = {"grammar": 1.1517076184371189, "markov": 1.2787810677730151, "weather": 0.3864270079195311}
 
 
 @pytest.fixture
@@ -67,6 +70,16 @@ def test_embedded_series_are_the_same_every_time_and_cannot_be_changed(name):
         one.values[0] = 0
 
 
+def test_generated_data_have_the_numbers_of_the_book():
+    """Printed once with NumPy 2.4: another stream of random numbers would change every page that uses them."""
+    index, load = data.series("simulated-index").values, data.series("simulated-load").values
+    # rel: exp, sin and cumsum may round differently on another machine
+    assert index[[0, -1]] == pytest.approx(INDEX_ENDS, rel=1e-9)
+    assert load[[0, -1], 0] == pytest.approx(LOAD_ENDS, rel=1e-9)
+    rates = {name: source.entropy_rate for name, source in data.sources().items()}
+    assert rates == pytest.approx(RATES, rel=1e-9)
+
+
 def test_simulated_index_takes_independent_steps():
     steps = np.diff(np.log(data.series("simulated-index").values))
     assert steps.std() == pytest.approx(0.01, rel=0.05)
@@ -105,6 +118,30 @@ def test_a_missing_corpus_names_three_ways_to_get_it(empty_disk):
     message = str(caught.value)
     assert "no route to host" in message and "ARBOOK_DATA" in message
     assert data.CORPORA["etth1"].url in message and str(data.cache_folder()) in message
+    with pytest.raises(data.DataNotFoundError, match="downloading was not asked for"):
+        data.find("etth1", download=False)
+
+
+@pytest.mark.parametrize("kind", ["file", "missing", "home"])
+def test_a_wrong_folder_in_the_environment_is_named(kind, empty_disk, monkeypatch):
+    (empty_disk / "file").write_text("not a folder")
+    named = "~/file" if kind == "home" else str(empty_disk / kind)
+    monkeypatch.setenv("HOME", str(empty_disk))
+    monkeypatch.setenv("ARBOOK_DATA", named)
+    expected = (
+        f"not found in {empty_disk / ('file' if kind == 'home' else kind)} or {data.cache_folder()}"
+    )
+    with pytest.raises(data.DataNotFoundError, match=expected):
+        data.find("etth1")
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(small_corpus, monkeypatch):
+    def locked(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", locked)  # root may read everything: a real lock is none
+    with pytest.raises(PermissionError, match="ETTh1.csv"):
+        data.series("etth1", fallback="simulated-load")
 
 
 def test_a_fallback_says_its_own_name(empty_disk):
@@ -122,6 +159,13 @@ def test_a_damaged_file_is_refused_even_with_a_fallback(small_corpus):
         data.series("etth1", fallback="simulated-load")
 
 
+@pytest.mark.parametrize("load", [data.text, data.splits, data.series, data.which])
+@pytest.mark.parametrize("name", [None, "", 3, ["pydoc"], "PTB"])
+def test_what_is_no_name_is_refused(load, name):
+    with pytest.raises(ValueError, match="is named .*; there are"):
+        load(name)
+
+
 def test_unknown_names_list_the_known_ones():
     for call in (
         lambda: data.series("etth9"),
@@ -137,6 +181,7 @@ def test_download_is_verified_and_lands_in_the_cache(empty_disk, monkeypatch):
 
     def retrieve(url, known_hash, fname, path, downloader):
         seen.update(url=url, known_hash=known_hash, path=path)
+        assert downloader.progressbar is True and downloader.kwargs["timeout"] > 0
         return str(path / fname)
 
     monkeypatch.setattr(data.pooch, "retrieve", retrieve)
@@ -177,6 +222,8 @@ def test_csv_of_one_column_is_one_dimensional(tmp_path):
         ("a,a\n1,2\n", "two columns of the same name"),
         ("a\n1_000\n", "'1_000' is not a finite number"),
         ("x\n1,5\n", "2 cells"),
+        ("1.5\n2.5\n", "begins with the numbers 1.5: its first line must name"),
+        ("x\n" + "1" * 200_000 + "\n", "not a CSV file in UTF-8: field larger"),
     ],
 )
 def test_bad_csv_is_refused_with_its_place(tmp_path, text, message):
@@ -184,6 +231,35 @@ def test_bad_csv_is_refused_with_its_place(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         data.load_csv(path)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_csv_may_end_its_lines_as_it_likes(ending, tmp_path):
+    path = tmp_path / "z.csv"
+    path.write_bytes(ending.join(["\ufefft,x", "a,1", '"b, c",2', ""]).encode())
+    z = data.load_csv(path, time_column="t")
+    assert z.values.tolist() == [1, 2] and z.times == ("a", "b, c") and z.columns == ("x",)
+
+
+def test_a_place_in_a_csv_file_is_a_line_of_the_file(tmp_path):
+    path = tmp_path / "z.csv"
+    path.write_text('d,x\n"two\nlines",1\nc,oops\n')
+    with pytest.raises(ValueError, match="line 4, column 'x': 'oops'"):
+        data.load_csv(path, time_column="d")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_csv_in_another_encoding_is_refused(encoding, tmp_path):
+    path = tmp_path / "z.csv"
+    path.write_bytes("größe\n1\n".encode(encoding))
+    with pytest.raises(ValueError, match="z.csv is not a CSV file in UTF-8"):
+        data.load_csv(path)
+
+
+def test_csv_columns_may_be_numbers_where_a_time_column_proves_the_header(tmp_path):
+    path = tmp_path / "z.csv"
+    path.write_text("day,0,1\nMon,1,2\n")
+    assert data.load_csv(path, time_column="day").columns == ("0", "1")
 
 
 def test_csv_without_its_time_column_is_refused(tmp_path):
@@ -207,6 +283,21 @@ def test_records_are_downloaded_where_there_is_no_checkout(empty_disk, monkeypat
     path.write_text(json.dumps({"answer": 1}))
     monkeypatch.setattr(data.pooch, "retrieve", lambda *args, **kwargs: str(path))
     assert data.record("runs/only-online.json") == {"answer": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"answer":', b"\xff", b"404: Not Found"])
+def test_a_record_that_is_none_is_named(content, empty_disk, monkeypatch):
+    path = empty_disk / "run.json"
+    path.write_bytes(content)
+    monkeypatch.setattr(data.pooch, "retrieve", lambda *args, **kwargs: str(path))
+    with pytest.raises(data.DataCorruptError, match=r"run\.json is no record"):
+        data.record("runs/only-online.json")
+
+
+@pytest.mark.parametrize("path", ["", "runs", "/etc/hostname", "runs/../x.json", "x.json", None])
+def test_a_record_lies_under_runs(path):
+    with pytest.raises(ValueError, match="under runs/"):
+        data.record(path)
 
 
 # ---------------------------------------------------------------- texts
@@ -379,9 +470,11 @@ def test_a_cut_that_leaves_a_part_empty_is_refused(text, fraction):
         data.split_text(text, fraction=fraction)
 
 
-def test_only_strings_are_cut():
+def test_only_strings_are_cut_and_only_by_numbers():
     with pytest.raises(TypeError, match="must be a str, got bytes"):
         data.split_text(b"abc")
+    with pytest.raises(TypeError, match="fraction must be a number, got '0.5'"):
+        data.split_text("abc", fraction="0.5")
 
 
 class Interrupted:
@@ -596,6 +689,7 @@ def test_bad_requests_to_sources_name_the_argument():
         (lambda: data.MarkovSource.random(0, 1, rng=rng), ValueError, "n_symbols"),
         (lambda: data.MarkovSource(np.eye(1), alphabet="ab"), ValueError, "1 different symbols"),
         (lambda: data.MarkovSource(np.full((2, 2), 0.5), alphabet="aa"), ValueError, "different"),
+        (lambda: data.MarkovSource(np.full((2, 2), 0.5), alphabet=[0, 1]), TypeError, "strings"),
     ):
         with pytest.raises(error, match=message):
             call()
@@ -659,6 +753,44 @@ def test_shorter_memories_have_higher_floors_that_end_at_the_entropy_rate(gramma
     assert (np.diff(floors) <= 1e-9).all()
     # n states, no loop: a sentence has at most n tokens, so 2 n of them surely hold an end and all after it
     assert floors[-1] == pytest.approx(grammar.entropy_rate, abs=1e-9)
+
+
+def sum_over_blocks(grammar, length):
+    """The entropy of `length` tokens of the endless text, state by state and sentence by sentence."""
+    waiting = {((), state): visits for state, visits in stationary_visits(grammar).items()}
+    for _ in range(length):
+        longer = Counter()
+        for (words, state), p in waiting.items():
+            for word, probability, target in grammar.rules[state]:
+                after = grammar.start if word == data.END else target
+                longer[(*words, word), after] += p * probability
+        waiting = longer
+    blocks = Counter()
+    for (words, _), p in waiting.items():
+        blocks[words] += p
+    assert sum(blocks.values()) == pytest.approx(1, abs=1e-12)
+    return -sum(p * np.log(p) for p in blocks.values())
+
+
+def stationary_visits(grammar):
+    """How often each state occurs, from the list of all sentences."""
+    visits = Counter()
+    for words, p in grammar.sentences(len(grammar.rules)):
+        state = grammar.start
+        for word in (*words, data.END):
+            visits[state] += p
+            state = next(arc.target for arc in grammar.rules[state] if arc.word == word)
+    total = sum(visits.values())
+    return {state: n / total for state, n in visits.items()}
+
+
+@settings(max_examples=30, deadline=None)
+@given(grammar=finite_grammars(), order=st.integers(0, 4))
+def test_floors_agree_with_the_sum_over_all_blocks(grammar, order):
+    """The chain rule: H(k + 1 tokens) - H(k tokens), each by enumeration."""
+    exact = sum_over_blocks(grammar, order + 1) - sum_over_blocks(grammar, order)
+    # float64, and beliefs merged when they agree to 12 digits
+    assert grammar.conditional_entropy(order) == pytest.approx(exact, abs=1e-9)
 
 
 def test_floors_of_the_grammar_agree_with_counts():
@@ -744,6 +876,11 @@ def arc(word="w", probability=1.0, target="a"):
 def test_rules_that_are_no_unifilar_grammar_are_refused(rules, message):
     with pytest.raises(ValueError, match=message):
         data.GrammarSource(rules)
+
+
+def test_words_must_be_strings():
+    with pytest.raises(TypeError, match="state 'a': a word must be a string, got 3"):
+        data.GrammarSource({"a": [arc(3, 0.5), (data.END, 0.5)]})
 
 
 def test_rules_must_be_a_mapping_and_the_start_one_of_its_states():

@@ -3,11 +3,16 @@
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from arbook import data, tokens
 from arbook.tokens import BPETokenizer, CharTokenizer, Corpus, Tokenizer, Vocab, WordTokenizer
 from hypothesis import given, settings
@@ -88,6 +93,13 @@ def test_corpus_counts_from_one():
             corpus.target(i, j)
 
 
+def test_documents_may_come_from_an_iterator():
+    """S22."""
+    assert Corpus(iter([["I", "am"], ["We"]])).docs == (("I", "am"), ("We",))
+    with pytest.raises(TypeError, match="split"):
+        Corpus(iter([["I", "am"], "We"]))
+
+
 def test_raw_text_is_not_a_sequence_of_tokens():
     """S26: words are not vectors, and letters are not words."""
     for call in (
@@ -148,6 +160,9 @@ def test_id_and_token_are_inverse(words):
     [
         (lambda: Vocab("abc"), TypeError, "one string"),
         (lambda: Vocab(["a", 3]), TypeError, "3"),
+        (lambda: Vocab({"a", "b"}), TypeError, "order of their ids, got a set"),
+        (lambda: Vocab({"a": 7}), TypeError, "from_ids takes a mapping"),
+        (lambda: Vocab.from_ids([("a", 1)]), TypeError, "must be a mapping .* got list"),
         (lambda: Vocab([]), ValueError, "at least one"),
         (lambda: Vocab(["a", ""]), ValueError, "empty"),
         (lambda: Vocab([None]), ValueError, "at least one"),
@@ -182,6 +197,10 @@ def test_bad_vocabularies_are_refused(call, error, message):
         ({0, 1}, ValueError, "one-dimensional"),
         ([1.0], TypeError, "1.0 of type float"),
         ([True], TypeError, "True of type bool"),
+        ([0, True], TypeError, "a bool among them"),  # NumPy makes two integers of these
+        ((np.True_, 1), TypeError, "a bool among them"),
+        (np.array([2**64 - 1], dtype=np.uint64), ValueError, "is 18446744073709551615"),
+        (torch.tensor([1.0]), TypeError, "1.0 of type float"),
         ([None], TypeError, "None"),
         (SENTENCE, TypeError, "words are not numbers"),
         (["I", "am"], TypeError, "words are not numbers"),
@@ -191,6 +210,29 @@ def test_ids_that_are_none_are_refused(tokenizer, ids, error, message):
     """S26: ids are validated, and raw words are told to be encoded first."""
     with pytest.raises(error, match=message):
         tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [97, 98],
+        (97, np.int64(98)),
+        range(97, 99),
+        np.array([97, 98], dtype=np.uint8),
+        torch.tensor([97, 98]),
+        list(torch.tensor([97, 98], dtype=torch.int32)),
+    ],
+)
+def test_integers_of_every_kind_are_ids(ids):
+    assert BPETokenizer().decode(ids) == "ab"
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError)]
+)
+def test_a_size_that_is_none_is_refused_also_without_ids(size, error):
+    with pytest.raises(error, match="vocab_size must be"):
+        tokens.as_ids([], size)
 
 
 # --- round trips ------------------------------------------------------------------------------------------------------
@@ -346,6 +388,9 @@ def test_unknown_words_and_characters_follow_the_policy():
         (lambda: CharTokenizer(Vocab(["a", "bc"])), ValueError, "'bc' is not a single character"),
         (lambda: CharTokenizer.train("abc", unk="b"), ValueError, "'b' occurs twice"),
         (lambda: CharTokenizer.train("a", special_tokens="<eos>"), TypeError, "collection"),
+        (lambda: CharTokenizer.train("a", special_tokens=None), TypeError, "collection"),
+        (lambda: CharTokenizer.train("a", special_tokens={"<s>", "</s>"}), TypeError, "order"),
+        (lambda: CharTokenizer(["a", "b"]), TypeError, "vocab must be a Vocab, got list"),
         (
             lambda: CharTokenizer.train("a", special_tokens=["<s>", "<s>"]),
             ValueError,
@@ -481,6 +526,9 @@ def test_two_merges_may_make_the_same_token():
 def test_a_small_text_gives_fewer_tokens_than_asked_for():
     tokenizer = BPETokenizer.train("ab ab", 1_000)
     assert tokenizer.vocab_size < 300 and len(tokenizer.encode("ab ab")) == 2
+    # the library reserves memory for what is asked: unchecked, the second of these ends the whole process
+    for enormous in (10**9, 10**25):
+        assert BPETokenizer.train("ab ab", enormous) == tokenizer
 
 
 @pytest.mark.parametrize("text", [TEXT, "word " * 5, "é語🙂 naïve\n\n  indented\n\tx " * 9])
@@ -498,7 +546,13 @@ def test_ids_stand_for_the_tokens_of_the_library_itself(text):
     assert peer.decode(peer.encode(text).ids) == ours.decode(ours.encode(text)) == text
 
 
-@settings(deadline=None)
+def test_a_long_text_in_one_line_is_handed_over_in_blocks():
+    text = "never a line break " * 20_000
+    sizes = [len(block) for block in tokens._blocks(text)]
+    assert sum(sizes) == len(text) and max(sizes) < (1 << 16) + 20
+
+
+@settings(max_examples=500, deadline=None)
 @given(st.text(st.sampled_from("ab'.1 \n\t\r\x1c\x85\u00a0é語"), max_size=80), st.integers(1, 20))
 def test_blocks_do_not_change_the_tokens(text, size):
     cutter = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -594,18 +648,84 @@ def test_a_missing_file_is_an_error_of_its_own(tmp_path):
         Tokenizer.load(tmp_path / "none.json")
 
 
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+@pytest.mark.parametrize("content", ["new", b"new"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(fails, content, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    tokens.write_atomically(path, "old")
+
+    def disk_is_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, fails, disk_is_full)
+    with pytest.raises(OSError, match="No space left"):
+        tokens.write_atomically(path, content)
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_failed_save_leaves_the_old_tokenizer(tmp_path, monkeypatch):
     path = tmp_path / "tokenizer.json"
     old = CharTokenizer.train("abc")
     old.save(path)
 
-    def disk_is_full(_):
-        raise OSError(28, "No space left on device")
+    def interrupted(_):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "fsync", disk_is_full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         CharTokenizer.train("xyz").save(path)
     assert CharTokenizer.load(path) == old and os.listdir(tmp_path) == ["tokenizer.json"]
+
+
+@given(content=any_text | st.binary(max_size=60))
+def test_a_file_holds_exactly_what_was_written(content, tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "file"
+    path.write_bytes(b"something longer that was there before" * 9)
+    tokens.write_atomically(path, content)
+    expected = content.encode() if isinstance(content, str) else content
+    assert path.read_bytes() == expected and os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(None, TypeError), (["a"], TypeError), ("\ud800", ValueError)]
+)
+def test_what_cannot_be_written_touches_no_file(content, error, tmp_path):
+    with pytest.raises(error):
+        tokens.write_atomically(tmp_path / "file", content)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_cannot_be_written_where_there_is_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        tokens.write_atomically(tmp_path / "none" / "file", "")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        tokens.write_atomically(tmp_path / "folder", "")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_writers_at_once_leave_the_whole_file_of_one_of_them(tmp_path):
+    path = tmp_path / "file"
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    seen = []
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda content: tokens.write_atomically(path, content), contents * 4):
+            seen.append(path.read_bytes())
+    assert set(seen) <= set(contents) and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills itself by a POSIX signal")
+def test_a_killed_process_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    code = """
+import os, signal, sys
+from arbook.tokens import write_atomically
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(sys.argv[1], "new" * 100_000)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL and path.read_text() == "old"
 
 
 # --- real text --------------------------------------------------------------------------------------------------------
