@@ -95,6 +95,14 @@ def test_every_formula_is_typeset(reading):
 
 
 @every_page
+def test_every_displayed_formula_fits_beside_its_number(reading):
+    """On a wide window; on a phone, formulas scroll."""
+    cut = """[...document.querySelectorAll('article div.math mjx-container')]
+        .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.parentElement.id)"""
+    assert reading.page.evaluate(cut) == []
+
+
+@every_page
 def test_every_image_is_loaded_and_described(reading):
     broken = "[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.src)"
     assert reading.page.evaluate(broken) == []
