@@ -9,7 +9,7 @@ __all__ = ['IGNORE', 'REDUCTIONS', 'CHUNK_ELEMENTS', 'conditionals', 'joint_from
            'reduce_losses', 'count_targets', 'ConformanceError', 'check_conformance', 'check_logits', 'difference',
            'largest_gap', 'chunk_sizes', 'read_alternately', 'largest_leak', 'difference_of_scores',
            'difference_of_losses', 'next_token_excess', 'effective_choices', 'perplexity', 'compute_perplexity',
-           'sequence_loss', 'linear_cross_entropy', 'fit_one_hot', 'pair_counts', 'predict_one_hot']
+           'sequence_loss', 'linear_cross_entropy', 'fit_one_hot', 'predict_one_hot']
 
 # %% ../nbs/04_objective.ipynb #ca5f2015
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from .ar import as_count
+from .encodings import onehot_gram, windows
 from .tokens import as_ids
 
 # %% ../nbs/04_objective.ipynb #b6ae5f33
@@ -896,7 +897,7 @@ def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
         tensors = [x if x is None else x.detach() for x in tensors]
     return list(tensors)
 
-# %% ../nbs/04_objective.ipynb #5e7d951b
+# %% ../nbs/04_objective.ipynb #9ca74327
 def fit_one_hot(ids: ArrayLike, context: int, vocab_size: int) -> np.ndarray:
     """Fit the next token by least squares on the one-hot vectors of the last few tokens. (A8)
 
@@ -928,30 +929,22 @@ def fit_one_hot(ids: ArrayLike, context: int, vocab_size: int) -> np.ndarray:
     ids = as_ids(ids, V)
     if len(ids) <= T:
         raise ValueError(f"ids must hold more than context = {T} tokens, got {len(ids)}")
-    slots = [ids[s : len(ids) - T + s] for s in range(T + 1)]  # slot T is the target
-    counts = np.block(
-        [[pair_counts(a, b, V) for b in slots] for a in slots[:T]]
-    )  # (T V, (T + 1) V)
+    counts = onehot_gram(windows(ids, T + 1), V)[: T * V]  # X^T [X Y], (T V, (T + 1) V)
     gram, moment = counts[:, : T * V], counts[:, T * V :]
     noise = len(gram) * np.finfo(np.float64).eps  # smaller eigenvalues, relatively, are rounded 0s
     weights = np.linalg.pinv(gram, rcond=noise, hermitian=True) @ moment
     return weights.reshape(T, V, V)
 
 
-def pair_counts(a: np.ndarray, b: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Count how often each pair of ids stands side by side in two arrays: (n,), (n,) -> (V, V)."""
-    return np.bincount(a * vocab_size + b, minlength=vocab_size**2).reshape(vocab_size, -1)
+def predict_one_hot(weights: np.ndarray, contexts: ArrayLike) -> np.ndarray:
+    """Score the next token after contexts of ids: weights (T, V, V), contexts (n, T) -> (n, V).
 
-
-def predict_one_hot(weights: np.ndarray, windows: ArrayLike) -> np.ndarray:
-    """Score the next token after windows of ids: weights (T, V, V), windows (n, T) -> (n, V).
-
-    The scores of a window that occurs in the fitted text sum to 1; those of another need not. They are no
+    The scores of a context that occurs in the fitted text sum to 1; those of another need not. They are no
     probabilities: some may be negative.
     """
     T, V, _ = weights.shape
-    windows = np.asarray(windows)
-    if windows.ndim != 2 or windows.shape[1] != T:
-        raise ValueError(f"windows must have shape (n, {T}), got {windows.shape}")
-    windows = as_ids(windows.ravel(), V, name="windows").reshape(-1, T)
-    return sum(weights[s][windows[:, s]] for s in range(T))
+    contexts = np.asarray(contexts)
+    if contexts.ndim != 2 or contexts.shape[1] != T:
+        raise ValueError(f"contexts must have shape (n, {T}), got {contexts.shape}")
+    contexts = as_ids(contexts.ravel(), V, name="contexts").reshape(-1, T)
+    return sum(weights[s][contexts[:, s]] for s in range(T))

@@ -208,6 +208,14 @@ def test_keys_do_not_overflow_where_digits_would():
     assert np.exp(again[10:]).min() > 0.2
 
 
+def test_the_bigram_of_counts_is_the_least_squares_fit_of_one_hot_tokens():
+    """A8: chapters 4 and 5 estimate the same model, to 1e-12."""
+    stream = np.random.default_rng(1).integers(9, size=5_000)
+    model = NGramLM(2, vocab_size=9, smoothing="mle").fit(stream)
+    table = np.exp(model(torch.arange(9)[:, None])[:, 0].numpy())
+    assert np.abs(objective.fit_one_hot(stream, 1, 9)[0] - table).max() < 1e-12
+
+
 def test_mle_is_the_frequency_and_nothing_is_more_likely():
     """S65: a coin is a unigram model; and no table of pairs beats relative frequencies."""
     throws = [1, 1, 0, 1, 1, 0, 1, 1, 0, 1]
@@ -215,7 +223,8 @@ def test_mle_is_the_frequency_and_nothing_is_more_likely():
     assert np.exp(coin.sentence_log_prob([0, 1])) == pytest.approx([0.3, 0.7], abs=1e-15)
     rng = np.random.default_rng(0)
     stream = rng.integers(3, size=200)
-    pairs = objective.pair_counts(stream[:-1], stream[1:], 3)
+    pairs = np.zeros((3, 3))
+    np.add.at(pairs, (stream[:-1], stream[1:]), 1)
     model = NGramLM(2, vocab_size=3, smoothing="mle").fit(stream)
     table = model(torch.arange(3)[:, None])[:, 0].numpy()
     np.testing.assert_allclose(np.exp(table), pairs / pairs.sum(axis=1, keepdims=True), rtol=1e-14)

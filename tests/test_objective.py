@@ -1262,5 +1262,5 @@ def test_one_hot_predictions_refuse_bad_windows():
         ([[0, 2]], ValueError),
         ([[0.5, 1]], TypeError),
     ):
-        with pytest.raises(error, match="windows"):
+        with pytest.raises(error, match="contexts"):
             ob.predict_one_hot(weights, wrong)
