@@ -1,0 +1,986 @@
+"""Training: windows, steps, plans, optimisers, checkpoints, several processes, and the command."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from arbook import ar, training
+from arbook.objective import IGNORE, LanguageModel, autoregressive_loss
+from arbook.training import (
+    CHECKPOINT,
+    LOG,
+    Muon,
+    TrainConfig,
+    TrainingError,
+    accumulate,
+    choose_device,
+    choose_precision,
+    cut_windows,
+    evaluate,
+    fit,
+    flops_per_token,
+    hidden_matrices,
+    learning_rate,
+    load_run,
+    matmul_rate,
+    newton_schulz,
+    open_token_file,
+    parameter_groups,
+    random_windows,
+    save_run,
+    step_seed,
+    step_starts,
+    text_windows,
+    train,
+    write_token_file,
+)
+from arbook.transformer import (
+    GPT,
+    CheckpointError,
+    CheckpointNotFoundError,
+    GPTConfig,
+    forward_flops,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+V = 11
+TEXT = np.random.default_rng(0).integers(0, V, 400)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tiny_gpt(seed: int = 0, dropout: float = 0.1, **changes) -> GPT:
+    config = GPTConfig.modern(V, 8, 16, 2, 2, dropout=dropout, **changes)
+    return GPT(config, generator=rng(seed))
+
+
+def tiny_config(max_steps: int = 12, **changes) -> TrainConfig:
+    options = {"batch_size": 4, "lr": 1e-2, "warmup_steps": 2, "device": "cpu", "log_every": 1}
+    return TrainConfig(max_steps, **(options | changes))
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
+
+
+class Table(LanguageModel):
+    """A bigram model, the smallest there is."""
+
+    def __init__(self, vocab_size: int = V):
+        super().__init__()
+        self.vocab_size, self.table = vocab_size, nn.Embedding(vocab_size, vocab_size)
+
+    def forward(self, ids):
+        return self.table(ids)
+
+
+# --- windows ---
+
+
+@given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 9))
+def test_windows_are_pieces_of_the_text_and_targets_are_one_token_later(n, block, seed):
+    ids = torch.arange(n)
+    if n <= block:
+        with pytest.raises(
+            ValueError, match=rf"at least block_size \+ 1 = {block + 1} tokens, got {n}"
+        ):
+            random_windows(ids, 5, block, generator=rng(seed))
+        return
+    inputs, targets = random_windows(ids, 5, block, generator=rng(seed))
+    assert inputs.shape == targets.shape == (5, block)
+    assert torch.equal(targets, inputs + 1) and (inputs.diff(dim=1) == 1).all()
+    assert inputs.min() >= 0 and targets.max() < n
+
+
+def test_every_start_is_equally_likely_and_the_last_token_is_reached():
+    starts = training.random_starts(13, 60_000, 3, generator=rng())
+    counts = torch.bincount(starts)
+    assert len(counts) == 10  # 0 ... 9: the target of the last window is the last token
+    assert ((counts - 6_000).abs() < 6 * math.sqrt(6_000)).all()
+
+
+def test_windows_depend_on_seed_and_step_only():
+    seeds = {step_seed(seed, step) for seed in range(20) for step in range(50)}
+    assert len(seeds) == 1_000 and all(0 <= seed < 2**63 for seed in seeds)
+    one, again, other = (step_starts(10**6, 64, 8, 3, step) for step in (5, 5, 6))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+# --- one step ---
+
+
+@pytest.mark.parametrize("sizes", [[6], [3, 3], [1, 5], [2, 2, 2]])
+def test_gradients_of_pieces_add_up_to_that_of_the_batch(sizes):
+    """(A9, no. 8)"""
+    model = Table().double()
+    ids = torch.randint(V, (6, 7), generator=rng())
+    targets = torch.randint(V, (6, 7), generator=rng(1))
+    targets[0, 1:] = targets[3, 2:] = IGNORE
+    autoregressive_loss(model(ids), targets).backward()
+    expected, model.table.weight.grad = model.table.weight.grad, None
+
+    def loss(x, y):
+        return model.loss(x, y, "sum")
+
+    mean = accumulate(loss, list(zip(ids.split(sizes), targets.split(sizes), strict=True)))
+    assert torch.allclose(model.table.weight.grad, expected, rtol=0, atol=1e-12)
+    assert abs(mean.item() - autoregressive_loss(model(ids), targets).item()) < 1e-12
+
+
+def test_nothing_to_predict_is_an_error():
+    ids = torch.zeros(2, 3, dtype=torch.int64)
+    model = Table()
+    with pytest.raises(ValueError, match="at least one target that is not ignored"):
+        accumulate(lambda x, y: model.loss(x, y, "sum"), [(ids, torch.full_like(ids, IGNORE))])
+
+
+def test_the_loop_that_trains_language_models_finds_the_least_squares_solution():
+    """(S8)"""
+    z = ar.simulate([-0.5, 1.2], 400, rng=np.random.default_rng(1))
+    X, y = (torch.tensor(part.copy()) for part in ar.lag_matrix(z, 2))
+    line = nn.Linear(2, 1, bias=False, dtype=torch.float64)
+    sgd = torch.optim.SGD(line.parameters(), lr=0.2 / X.square().mean().item())
+    losses = fit(lambda x, v: (line(x)[:, 0] - v).square().sum(), [(X, y)] * 400, sgd)
+    found, expected = line.weight.detach().numpy()[0], ar.LinearAR(2).fit(z).coef_
+    assert np.linalg.norm(found - expected) < 1e-6 and losses[-1] < losses[0]
+
+
+def test_clipping_keeps_the_direction_and_limits_the_norm():
+    p = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    direction = torch.tensor([3.0, 0.0, 4.0]).double()
+    ids = torch.zeros(1, 1, dtype=torch.int64)
+    for clip, length in [(None, 5.0), (10.0, 5.0), (2.0, 2.0)]:
+        p.data.zero_()
+        sgd = torch.optim.SGD([p], lr=9.0)
+        _, norm = training.update(
+            lambda x, y: p @ direction, [(ids, ids)], [sgd], lr=1.0, grad_clip=clip
+        )
+        assert abs(norm.item() - 5) < 1e-12
+        assert torch.allclose(
+            p.detach(), -direction * length / 5, rtol=1e-5
+        )  # torch adds 1e-6 to the norm
+
+
+# --- plans and settings ---
+
+
+def test_learning_rates_by_hand():
+    cosine = TrainConfig(12, lr=2.0, min_lr_ratio=0.5, warmup_steps=2)
+    assert [learning_rate(s, cosine) for s in range(3)] == [2 / 3, 4 / 3, 2.0]
+    assert math.isclose(learning_rate(7, cosine), 1.5)  # half way
+    assert math.isclose(learning_rate(11, cosine), 1 + (1 + math.cos(0.9 * math.pi)) / 2)
+    assert learning_rate(12, cosine) == 1.0
+    wsd = TrainConfig(10, lr=1.0, min_lr_ratio=0.0, schedule="wsd", decay_fraction=0.4)
+    expected = [1.0] * 7 + [0.75, 0.5, 0.25, 0.0]
+    assert np.allclose([learning_rate(s, wsd) for s in range(11)], expected)
+    constant = TrainConfig(5, lr=0.3, schedule="constant")
+    assert {learning_rate(s, constant) for s in range(6)} == {0.3}
+
+
+@given(st.integers(1, 50), st.integers(0, 50), st.sampled_from(training.SCHEDULES), st.floats(0, 1))
+def test_rates_rise_then_fall_between_their_bounds(n, warmup, schedule, ratio):
+    config = TrainConfig(
+        n, lr=1.0, warmup_steps=min(warmup, n), schedule=schedule, min_lr_ratio=ratio
+    )
+    rates = [learning_rate(s, config) for s in range(n)]
+    w = config.warmup_steps
+    assert all(0 < r <= 1 for r in rates) or ratio == 0
+    assert (np.diff(rates[:w]) > 0).all() and (np.diff(rates[w:]) <= 1e-12).all()
+    assert all(r >= ratio - 1e-12 for r in rates[w:])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("max_steps", 0, ValueError),
+        ("max_steps", 2.0, TypeError),
+        ("batch_size", 0, ValueError),
+        ("batch_size", True, TypeError),
+        ("block_size", 0, ValueError),
+        ("lr", 0, ValueError),
+        ("lr", math.nan, ValueError),
+        ("lr", math.inf, ValueError),
+        ("lr", "1e-3", TypeError),
+        ("lr", None, TypeError),
+        ("min_lr_ratio", 1.1, ValueError),
+        ("warmup_steps", -1, ValueError),
+        ("warmup_steps", 1_000, ValueError),
+        ("schedule", "linear", ValueError),
+        ("decay_fraction", 0, ValueError),
+        ("optimizer", "sgd", ValueError),
+        ("betas", (0.9, 1.0), ValueError),
+        ("betas", 0.9, ValueError),
+        ("weight_decay", -0.1, ValueError),
+        ("grad_clip", 0, ValueError),
+        ("accumulation", 3, ValueError),
+        ("precision", "float16", ValueError),
+        ("seed", -1, ValueError),
+        ("max_seconds", 0, ValueError),
+        ("eval_every", 0, ValueError),
+        ("checkpoint_every", 0.5, TypeError),
+    ],
+)
+def test_bad_settings_are_named_when_they_are_written_down(field, value, error):
+    with pytest.raises(error, match=field):
+        TrainConfig(**({"max_steps": 100} | {field: value}))
+
+
+# --- optimisers ---
+
+
+def test_matrices_decay_and_vectors_do_not():
+    model = tiny_gpt()
+    matrices, vectors = parameter_groups(model.parameters(), 0.3)
+    assert matrices["weight_decay"] == 0.3 and all(p.ndim == 2 for p in matrices["params"])
+    assert vectors["weight_decay"] == 0.0 and all(p.ndim == 1 for p in vectors["params"])
+    both = matrices["params"] + vectors["params"]
+    assert {id(p) for p in both} == {id(p) for p in model.parameters()}
+
+
+def test_muon_gets_every_matrix_inside_the_model_and_nothing_else():
+    model = tiny_gpt(positions="learned")
+    chosen = {id(p) for p in hidden_matrices(model)}
+    expected = {id(p) for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2}
+    assert chosen == expected
+    adamw, muon = training.make_optimizers(model, tiny_config(optimizer="muon"))
+    lists = [{id(p) for g in o.param_groups for p in g["params"]} for o in (adamw, muon)]
+    assert lists[1] == expected and not lists[0] & lists[1]
+    assert lists[0] | lists[1] == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 20), (20, 4), (3, 6, 9)])
+def test_newton_schulz_brings_singular_values_near_one_and_keeps_their_vectors(shape):
+    G = torch.randn(shape, generator=rng(), dtype=torch.float64)
+    if shape == (8, 8):
+        G = G + 3 * torch.eye(
+            8
+        )  # a square matrix of noise has values near 0, which five steps don't reach
+    found = newton_schulz(G)
+    values = torch.linalg.svdvals(found)
+    assert found.shape == G.shape and values.min() > 0.6 and values.max() < 1.25
+    U, _, Vh = torch.linalg.svd(G, full_matrices=False)
+    core = U.mT @ found @ Vh.mT
+    assert (core - torch.diag_embed(core.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-9
+    assert torch.allclose(newton_schulz(1e-3 * G), found, atol=1e-9)  # the scale does not matter
+
+
+def test_newton_schulz_of_zero_is_zero():
+    assert not newton_schulz(torch.zeros(3, 5)).any()
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon of its own")
+def test_muon_takes_the_steps_of_pytorchs_own():
+    """Which computes the orthogonal matrix in bfloat16: hence the tolerance of 3 percent of a step."""
+    options = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.2}
+    ours, theirs = (nn.Parameter(torch.randn(6, 14, generator=rng())) for _ in range(2))
+    start = ours.detach().clone()
+    a = Muon([ours], **options)
+    b = torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **options)
+    for step in range(5):
+        ours.grad = torch.randn(6, 14, generator=rng(step))
+        theirs.grad = ours.grad.clone()
+        a.step()
+        b.step()
+    moved = (theirs.detach() - start).norm()
+    assert (ours - theirs).norm() < 0.03 * moved and moved > 0.05
+
+
+def test_muon_refuses_vectors():
+    with pytest.raises(ValueError, match=r"must be matrices, got one of shape \(3,\)"):
+        Muon([nn.Parameter(torch.zeros(3))])
+
+
+def test_fused_adamw_takes_the_steps_of_the_plain_one():
+    models = [tiny_gpt(dropout=0.0).double() for _ in range(2)]
+    fused = training.make_optimizers(models[0], tiny_config())
+    assert fused[0].defaults["fused"]
+    plain = torch.optim.AdamW(
+        parameter_groups(models[1].parameters(), 0.1), lr=1e-2, betas=(0.9, 0.95), foreach=False
+    )
+    for step in range(10):
+        batch = random_windows(torch.tensor(TEXT), 4, 8, generator=rng(step))
+        for model, optimizer in zip(models, (fused[0], plain), strict=True):
+            optimizer.zero_grad()
+            model.loss(*batch).backward()
+            optimizer.step()
+    pairs = zip(*(m.parameters() for m in models), strict=True)
+    assert max((a - b).abs().max().item() for a, b in pairs) < 1e-9
+
+
+# --- measuring ---
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 8), st.integers(1, 5))
+def test_evaluation_predicts_every_token_once_and_averages_over_tokens(n, block, batch):
+    """(A9, nos. 8 and 23)"""
+    model = tiny_gpt(dropout=0.5).double()
+    ids = torch.tensor(TEXT[:n])
+    losses = []
+    for t in range(1, n):
+        start = (t - 1) // block * block  # of the window in which t is a target
+        with torch.no_grad():
+            logits = model.eval()(ids[None, start:t])[0, -1]
+        losses.append(-logits.log_softmax(-1)[ids[t]].item())
+    model.train()
+    found = evaluate(model, ids, block_size=block, batch_size=batch)
+    assert abs(found - np.mean(losses)) < 1e-10 and model.training
+
+
+def test_windows_cover_the_text_without_overlap():
+    ids = torch.arange(23)
+    targets = torch.cat([t.flatten() for _, t in text_windows(ids, 5, 2)])
+    assert torch.equal(targets, torch.arange(1, 23))
+    with pytest.raises(ValueError, match="at least 2 tokens, got 1"):
+        list(text_windows(ids[:1], 5, 2))
+
+
+def test_operations_per_token_of_a_gpt_are_three_times_those_of_a_pass():
+    model = tiny_gpt()
+    assert flops_per_token(model, 8) == 3 * forward_flops(model.config, 8) / 8
+    layer = nn.Linear(4, 6)
+    other = Table()
+    other.hidden = layer
+    assert flops_per_token(other, 8) == 6 * 24  # the table is only looked up
+    other.config = SimpleNamespace(tied=True)
+    assert flops_per_token(other, 8) == 6 * (24 + V * V)  # now it is the output layer, too
+
+
+def test_a_rate_is_measured():
+    assert 1e6 < matmul_rate(size=64, repeats=2) < 1e15
+    with pytest.raises(ValueError, match="size"):
+        matmul_rate(size=0)
+
+
+# --- token files ---
+
+
+@pytest.mark.parametrize("vocab_size", [V, 2**16, 2**16 + 1])
+def test_a_mapped_file_gives_the_same_windows_as_the_array(tmp_path, vocab_size):
+    path = tmp_path / "text.bin"
+    assert write_token_file(path, TEXT, vocab_size=vocab_size) == len(TEXT)
+    mapped = open_token_file(path, vocab_size=vocab_size)
+    assert mapped.dtype.itemsize == (2 if vocab_size <= 2**16 else 4)
+    assert np.array_equal(mapped, TEXT) and list(tmp_path.iterdir()) == [path]
+    starts = step_starts(len(TEXT), 8, 6, 0, 0)
+    a, b = (cut_windows(ids, starts, 6) for ids in (mapped, torch.tensor(TEXT)))
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+
+
+def test_a_file_can_be_written_in_pieces(tmp_path):
+    path = tmp_path / "text.bin"
+    write_token_file(path, (part for part in np.split(TEXT, 4)), vocab_size=V)
+    assert np.array_equal(open_token_file(path, vocab_size=V), TEXT)
+
+
+def test_damaged_token_files_are_refused(tmp_path):
+    path = tmp_path / "text.bin"
+    write_token_file(path, TEXT, vocab_size=V)
+    whole = path.read_bytes()
+    with pytest.raises(ValueError, match=f"of a vocabulary of {V} tokens, not of 12"):
+        open_token_file(path, vocab_size=12)
+    for content, message in [
+        (whole[:-1], "damaged"),
+        (whole + b"x", "damaged"),
+        (whole[:100], "damaged"),
+        (whole[:50], "not a file of tokens"),
+        (b"", "not a file of tokens"),
+        (b"{}".ljust(256), "not a file of tokens"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            open_token_file(path, vocab_size=V)
+
+
+def test_ids_outside_the_vocabulary_leave_no_file(tmp_path):
+    with pytest.raises(ValueError, match="must be between 0 and 4"):
+        write_token_file(tmp_path / "text.bin", TEXT, vocab_size=5)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_training_from_a_mapped_file_equals_training_from_memory(tmp_path, accumulation):
+    write_token_file(tmp_path / "text.bin", TEXT, vocab_size=V)
+    mapped = open_token_file(tmp_path / "text.bin", vocab_size=V)
+    models = [tiny_gpt(), tiny_gpt()]
+    results = [
+        train(model, ids, ids, tiny_config(accumulation=accumulation))
+        for model, ids in zip(models, (TEXT, mapped), strict=True)
+    ]
+    assert same_weights(*models) and results[0].val_loss == results[1].val_loss
+
+
+def test_a_mapped_file_with_ids_that_the_model_does_not_know_is_an_error(tmp_path):
+    write_token_file(tmp_path / "text.bin", np.full(300, 20), vocab_size=30)
+    mapped = open_token_file(tmp_path / "text.bin", vocab_size=30)
+    with pytest.raises(ValueError, match=r"train_ids\[0\] is 20; it must be between 0 and 10"):
+        train(tiny_gpt(), mapped, None, tiny_config())
+
+
+# --- the run ---
+
+
+def test_training_lowers_the_loss_on_text_with_a_pattern():
+    ids = torch.arange(600) % V
+    result = train(tiny_gpt(dropout=0.0), ids, ids[:100], tiny_config(60, eval_every=20))
+    steps, losses = result.curve("val_loss")
+    assert steps == [0, 20, 40, 60] and losses[-1] < 0.3 < 2 < losses[0]
+    assert result.val_loss == losses[-1] and result.best_val_loss == min(losses)
+    assert result.finished and result.steps == 60 and result.tokens_per_second > 0
+    assert not result.model.training
+
+
+def test_a_run_leaves_the_global_random_numbers_alone_and_does_not_depend_on_them():
+    models = [tiny_gpt(), tiny_gpt()]
+    for seed, model in enumerate(models):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        train(model, TEXT, None, tiny_config())
+        assert torch.equal(before, torch.get_rng_state())
+    assert same_weights(*models)
+
+
+def test_the_seed_decides_on_the_run():
+    models = [tiny_gpt(), tiny_gpt()]
+    for seed, model in enumerate(models):
+        train(model, TEXT, None, tiny_config(seed=seed))
+    assert not same_weights(*models)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_how_a_batch_is_cut_does_not_change_the_result(optimizer, accumulation):
+    """(A9, no. 8)"""
+    models = [tiny_gpt(dropout=0.0).double() for _ in range(2)]
+    for pieces, model in zip((1, accumulation), models, strict=True):
+        train(model, TEXT, None, tiny_config(accumulation=pieces, optimizer=optimizer))
+    pairs = zip(*(m.parameters() for m in models), strict=True)
+    assert max((a - b).abs().max().item() for a, b in pairs) < 1e-10
+
+
+def test_log_lines_are_json_and_hold_the_history(tmp_path):
+    folder = tmp_path / "run"
+    config = tiny_config(checkpoint_dir=folder, log_every=4, eval_every=6)
+    result = train(tiny_gpt(), TEXT, TEXT[:50], config)
+    first, *lines = map(json.loads, (folder / LOG).read_text().splitlines())
+    assert first["event"] == "start" and first["config"]["max_steps"] == 12
+    assert lines == result.history
+    assert [(x["event"], x["step"]) for x in lines] == [
+        ("eval", 0), ("step", 4), ("step", 6), ("eval", 6), ("step", 8), ("step", 12), ("eval", 12),
+    ]  # fmt: skip
+    assert all(math.isfinite(x["loss"]) for x in lines if x["event"] == "step")
+
+
+# --- checkpoints ---
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("stop", [1, 2, 7])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path, optimizer, stop, monkeypatch
+):
+    """(S121)"""
+    options = {"optimizer": optimizer, "eval_every": 3}
+    through = train(tiny_gpt(), TEXT, TEXT[:60], tiny_config(**options))
+    config = tiny_config(**options, checkpoint_dir=tmp_path)
+    with monkeypatch.context() as patch:  # as if time were up after so many steps
+        patch.setattr(training._Run, "is_late", lambda run: run.step == stop)
+        halted = train(tiny_gpt(), TEXT, TEXT[:60], config)
+        assert not halted.finished and halted.steps == stop
+    again = train(tiny_gpt(seed=99), TEXT, TEXT[:60], config)  # its weights are replaced
+    assert again.resumed_from == stop and again.finished
+    assert same_weights(through.model, again.model)
+    for name in ("loss", "val_loss", "lr", "grad_norm"):
+        assert through.curve(name) == again.curve(name)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    config = tiny_config(checkpoint_dir=tmp_path)
+    first = train(tiny_gpt(), TEXT, TEXT, config)
+    second = train(tiny_gpt(seed=1), TEXT, TEXT, config)
+    assert second.resumed_from == second.steps == 12 and second.finished
+    assert same_weights(first.model, second.model) and second.history == first.history
+
+
+def test_a_resumed_run_may_change_how_it_computes_but_not_what(tmp_path):
+    config = tiny_config(checkpoint_dir=tmp_path, max_seconds=1e-9)
+    train(tiny_gpt(), TEXT, None, config)
+    free = dataclasses.replace(config, accumulation=2, max_seconds=None, log_every=3)
+    assert train(tiny_gpt(), TEXT, None, free).resumed_from == 1
+
+
+def test_the_weights_that_did_best_are_kept(tmp_path):
+    valid = np.random.default_rng(5).integers(0, V, 60)  # noise: training longer makes it worse
+    config = tiny_config(60, lr=3e-2, eval_every=5, checkpoint_dir=tmp_path)
+    result = train(tiny_gpt(dropout=0.0), TEXT[:60], valid, config)
+    other = tiny_gpt(seed=5, dropout=0.0)
+    assert training.load_best(other, tmp_path) == result.best_val_loss < result.val_loss
+    assert abs(evaluate(other, valid, block_size=8) - result.best_val_loss) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.5}, "its lr is 0.01, not 0.5"),
+        ({"batch_size": 8}, "batch_size"),
+        ({"optimizer": "muon"}, "optimizer"),
+        ({"max_steps": 13}, "max_steps"),
+        ({"seed": 1}, "seed"),
+        ({"block_size": 4}, "block_size"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, change, message):
+    train(tiny_gpt(), TEXT, None, tiny_config(checkpoint_dir=tmp_path, max_seconds=1e-9))
+    with pytest.raises(CheckpointError, match=message):
+        train(tiny_gpt(), TEXT, None, tiny_config(**{"checkpoint_dir": tmp_path, **change}))
+
+
+def test_a_checkpoint_of_another_text_or_model_is_refused(tmp_path):
+    config = tiny_config(checkpoint_dir=tmp_path)
+    train(tiny_gpt(), TEXT, None, config)
+    with pytest.raises(CheckpointError, match="its text is"):
+        train(tiny_gpt(), TEXT[::-1].copy(), None, config)
+    with pytest.raises(CheckpointError, match="its model is"):
+        train(tiny_gpt(dropout=0.0), TEXT, None, config)
+    with pytest.raises(CheckpointError, match="float64"):
+        train(tiny_gpt().double(), TEXT, None, config)
+
+
+def test_numbers_of_another_model_change_nothing():
+    model, other = tiny_gpt(), tiny_gpt(n_hidden=8)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    for tensors in (training.pack(other, []), {"model.x": torch.zeros(1)}):
+        with pytest.raises(CheckpointError, match="of another model"):
+            training.unpack(tensors, model, [])
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
+    path = tmp_path / CHECKPOINT
+    save_run(path, {"w": torch.arange(20.0), "n": torch.tensor(3)}, {"step": 1})
+    whole = path.read_bytes()
+    assert load_run(path)[1]["step"] == 1
+    for at in np.random.default_rng(0).integers(0, len(whole), 60):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(CheckpointError, match="damaged|no checkpoint"):
+            load_run(path)
+    for content in (whole[:-3], whole[:50], b"", b"\x80\x04K\x01.", whole + b"x"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_run(path)
+    path.write_bytes(training.safetensors_bytes({"w": torch.zeros(2)}))
+    with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
+        load_run(path)
+    save_run(path, {}, {"version": 2})
+    with pytest.raises(CheckpointError, match="version 2"):
+        load_run(path)
+    with pytest.raises(CheckpointNotFoundError, match="does not exist"):
+        load_run(tmp_path / "nothing")
+
+
+def test_a_damaged_checkpoint_stops_the_run_instead_of_starting_over(tmp_path):
+    config = tiny_config(checkpoint_dir=tmp_path)
+    train(tiny_gpt(), TEXT, None, config)
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(tiny_gpt(), TEXT, None, config)
+
+
+# Forks children that train, and kills them at random moments; what it prints is checked by the test.
+KILLER = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import numpy as np, torch, torch._dynamo  # which optimisers import, and slowly
+torch.set_num_threads(1)
+from arbook.training import CHECKPOINT, LOG, TrainConfig, load_run, train
+from arbook.transformer import GPT, GPTConfig
+
+def work(folder):
+    model = GPT(GPTConfig.modern(11, 8, 16, 2, 2, dropout=0.1), generator=torch.Generator().manual_seed(0))
+    text = np.random.default_rng(0).integers(0, 11, 400)
+    options = {"optimizer": sys.argv[3], "eval_every": 20, "log_every": 1, "device": "cpu"}
+    config = TrainConfig(60, batch_size=4, checkpoint_dir=folder, checkpoint_every=1, **options)
+    train(model, text, text[:50], config)
+
+def fork(folder):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work(folder)
+        except BaseException as error:
+            print(error, file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+def lines(path):
+    return path.read_text().count("\\n") if path.exists() else 0
+
+base, n_kills, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(int(sys.argv[4]))
+assert os.waitpid(fork(base / "through"), 0)[1] == 0
+steps, killed = [], 0
+for target in sorted(chance.sample(range(55), n_kills)):  # lines of the log after which to strike
+    pid = fork(base / "killed")
+    deadline = time.monotonic() + 60
+    while lines(base / "killed" / LOG) < target and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0.0, 0.02))
+    os.kill(pid, signal.SIGKILL)
+    killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    path = base / "killed" / CHECKPOINT
+    steps.append(load_run(path)[1]["step"] if path.exists() else 0)
+assert os.waitpid(fork(base / "killed"), 0)[1] == 0
+a, b = (load_run(base / name / CHECKPOINT)[0] for name in ("through", "killed"))
+same = set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
+left = [p.name for p in (base / "killed").iterdir() if p.name.startswith(".")]
+print(json.dumps({"steps": steps, "killed": killed, "same": same, "tensors": len(a), "left": left}))
+"""
+
+
+def kill_often(folder: Path, n_kills: int, optimizer: str, seed: int) -> dict:
+    arguments = [sys.executable, "-c", KILLER, folder, n_kills, optimizer, seed]
+    done = subprocess.run(list(map(str, arguments)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def check_kills(found: dict) -> None:
+    assert found["same"] and found["tensors"] > 30 and not found["left"]
+    assert found["steps"] == sorted(found["steps"]) and found["killed"] > 0
+    assert any(0 < step < 60 for step in found["steps"])
+
+
+def test_runs_killed_at_random_moments_end_in_the_same_bits(tmp_path):
+    check_kills(kill_often(tmp_path, 5, "adamw", 0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_twenty_kills_leave_no_trace(tmp_path, optimizer):
+    check_kills(kill_often(tmp_path, 20, optimizer, 1))
+
+
+# --- several processes ---
+
+
+WORKER = """
+import sys, numpy as np, torch
+torch.set_num_threads(1)
+from arbook.training import TrainConfig, train
+from arbook.transformer import GPT, GPTConfig
+
+text = np.random.default_rng(0).integers(0, 11, 400)
+for dtype in (torch.float32, torch.float64):
+    model = GPT(GPTConfig.modern(11, 8, 16, 2, 2), generator=torch.Generator().manual_seed(0)).to(dtype)
+    name = str(dtype)[6:]
+    config = TrainConfig(int(sys.argv[2]), batch_size=8, lr=1e-3, accumulation=2, log_every=1, eval_every=5,
+                         device="cpu", progress=False, checkpoint_dir=f"{sys.argv[1]}/{name}")
+    train(model, text, text[:50], config)
+"""
+
+
+def start_pair(folder: Path, steps: int) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(folder), str(steps)],
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def test_two_processes_make_the_steps_of_one(tmp_path):
+    """Up to rounding: gradients are summed in another order, which Adam enlarges where a gradient is near 0."""
+    pair = start_pair(tmp_path, 10)
+    outputs = [process.communicate(timeout=120)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
+        model = tiny_gpt(dropout=0.0).to(dtype)
+        alone = train(
+            model,
+            TEXT,
+            TEXT[:50],
+            tiny_config(10, batch_size=8, lr=1e-3, warmup_steps=0, eval_every=5),
+        )
+        lines = [json.loads(x) for x in (tmp_path / str(dtype)[6:] / LOG).read_text().splitlines()]
+        assert lines[0]["processes"] == 2
+        for name in ("loss", "val_loss"):
+            together = [x[name] for x in lines if name in x]
+            assert np.abs(np.array(together) - alone.curve(name)[1]).max() < tolerance
+        tensors, _ = load_run(tmp_path / str(dtype)[6:] / CHECKPOINT)
+        off = max(
+            (tensors[f"model.{n}"] - p).abs().max().item() for n, p in model.state_dict().items()
+        )
+        assert off < 100 * tolerance
+
+
+@pytest.mark.slow
+def test_if_one_process_dies_the_other_ends_with_an_error(tmp_path):
+    pair = start_pair(tmp_path, 10**6)
+    log, deadline = tmp_path / "float32" / LOG, time.monotonic() + 100
+    while not (log.exists() and len(log.read_text().splitlines()) > 5):
+        assert time.monotonic() < deadline and all(p.poll() is None for p in pair)
+        time.sleep(0.2)
+    pair[1].send_signal(signal.SIGKILL)
+    output = pair[0].communicate(timeout=60)[0]
+    pair[1].communicate()
+    assert pair[0].returncode not in (0, None) and "Error" in output
+
+
+@pytest.mark.slow
+def test_torchrun_trains_a_preset(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    command += [
+        "-m",
+        "arbook.training",
+        "--preset",
+        "tiny",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (
+        record["processes"] == 2 and record["finished"] and done.stdout.count("done: 60 steps") == 1
+    )
+
+
+def test_processes_that_begin_at_different_steps_are_refused(monkeypatch):
+    run = training._Run(
+        tiny_gpt(), TEXT, None, tiny_config(), training.Team(0, 2, torch.device("cpu"))
+    )
+    run.step = 3
+    other = torch.tensor([0.0, 0.0]).double()  # of a process that found no checkpoint
+    monkeypatch.setattr(training.Team, "total", lambda team, values: values + other)
+    with pytest.raises(
+        CheckpointError, match="different steps, this one of 3; checkpoint_dir must be"
+    ):
+        run.check_agreement()
+
+
+# --- bad input ---
+
+
+class Broken(Table):
+    """Fails in the call of a given number."""
+
+    def __init__(self, at: int, error: Exception | None = None):
+        super().__init__()
+        self.at, self.error, self.calls = at, error, 0
+
+    def forward(self, ids):
+        self.calls += 1
+        if self.calls == self.at and self.error is not None:
+            raise self.error
+        return super().forward(ids) * (math.nan if self.calls == self.at else 1.0)
+
+
+@pytest.mark.parametrize("log_every", [1, 5])
+def test_a_loss_that_is_not_a_number_names_the_step(log_every):
+    config = tiny_config(20, block_size=8, log_every=log_every)
+    with pytest.raises(TrainingError, match=r"step 4: loss nan.*lower lr"):
+        train(Broken(at=4), TEXT, None, config)
+
+
+def test_a_loss_that_is_not_a_number_never_reaches_a_checkpoint(tmp_path):
+    config = tiny_config(
+        20, block_size=8, log_every=50, checkpoint_every=3, checkpoint_dir=tmp_path
+    )
+    with pytest.raises(TrainingError, match="step 8"):
+        train(Broken(at=8), TEXT, None, config)
+    tensors, record = load_run(tmp_path / CHECKPOINT)
+    assert record["step"] == 6 and all(t.isfinite().all() for t in tensors.values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_full_memory_says_what_to_do(error):
+    with pytest.raises(TrainingError, match="out of memory in step 2: .*accumulation=2"):
+        train(Broken(2, error), TEXT, None, tiny_config(block_size=8))
+    with pytest.raises(RuntimeError, match="something else"):
+        train(Broken(2, RuntimeError("something else")), TEXT, None, tiny_config(block_size=8))
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        ("a text", TypeError, "train_ids must be token ids, got text"),
+        ([1.5] * 50, TypeError, "train_ids must be integers"),
+        (torch.rand(50), TypeError, "train_ids must be integers"),
+        (np.full(50, V), ValueError, rf"train_ids\[0\] is {V}; it must be between 0 and {V - 1}"),
+        (torch.full((50,), -1), ValueError, "train_ids"),
+        (np.zeros((5, 50), dtype=int), ValueError, "one-dimensional"),
+        (np.zeros(8, dtype=int), ValueError, "train_ids must hold at least 9 tokens"),
+    ],
+)
+def test_wrong_texts_are_named(ids, error, message):
+    with pytest.raises(error, match=message):
+        train(tiny_gpt(), ids, None, tiny_config())
+
+
+def test_other_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="val_ids must hold at least 2 tokens"):
+        train(tiny_gpt(), TEXT, [1], tiny_config())
+    with pytest.raises(ValueError, match="block_size must be at most 8"):
+        train(tiny_gpt(), TEXT, None, tiny_config(block_size=9))
+    with pytest.raises(ValueError, match="block_size must be set"):
+        train(Table(), TEXT, None, tiny_config())
+    with pytest.raises(TypeError, match="model must be a LanguageModel, got Linear"):
+        train(nn.Linear(2, 2), TEXT, None, tiny_config())
+    with pytest.raises(TypeError, match="config must be a TrainConfig, got dict"):
+        train(tiny_gpt(), TEXT, None, {})
+    frozen = tiny_gpt().requires_grad_(False)
+    with pytest.raises(ValueError, match="model must have parameters to train"):
+        train(frozen, TEXT, None, tiny_config())
+
+
+def test_a_device_that_is_not_here_is_named():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="device must be the name of one.*'gpu'"):
+        choose_device("gpu")
+    if not torch.cuda.is_available():
+        assert choose_device("auto").type == "cpu"
+        with pytest.raises(ValueError, match="device is 'cuda', but PyTorch finds no GPU"):
+            train(tiny_gpt(), TEXT, None, tiny_config(device="cuda"))
+
+
+# --- precision and hardware ---
+
+
+def test_half_precision_is_left_to_wide_models_and_machines_that_have_it(monkeypatch):
+    narrow, wide = tiny_gpt(), GPT(GPTConfig.modern(V, 8, 320, 1, 4))
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert choose_precision("auto", wide, cpu) == "bfloat16"
+    assert choose_precision("auto", narrow, cpu) == "full"
+    assert choose_precision("auto", wide.double(), cpu) == "full"
+    assert choose_precision("bfloat16", narrow, cpu) == "bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
+    assert choose_precision("auto", wide.float(), cpu) == "full"
+
+
+def test_half_precision_trains_float32_parameters_to_nearly_the_same_loss():
+    results = [
+        train(tiny_gpt(dropout=0.0), TEXT, TEXT, tiny_config(20, precision=p))
+        for p in ("full", "bfloat16")
+    ]
+    assert {p.dtype for p in results[1].model.parameters()} == {torch.float32}
+    assert results[1].precision == "bfloat16"
+    assert 0 < abs(results[0].val_loss - results[1].val_loss) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own parts while it compiles
+def test_a_compiled_model_takes_the_same_steps():
+    models = [tiny_gpt(dropout=0.0), tiny_gpt(dropout=0.0)]
+    losses = [
+        train(model, TEXT, None, tiny_config(5, compile=c)).curve("loss")[1]
+        for model, c in zip(models, (False, True), strict=True)
+    ]
+    assert np.allclose(*losses, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_gpu_makes_the_steps_of_the_cpu_in_double_precision(optimizer):
+    """(S121)"""
+    models = [tiny_gpt(dropout=0.0).double() for _ in range(2)]
+    results = [
+        train(model, TEXT, TEXT, tiny_config(device=device, optimizer=optimizer))
+        for model, device in zip(models, ("cpu", "cuda"), strict=True)
+    ]
+    assert np.allclose(results[0].curve("loss")[1], results[1].curve("loss")[1], rtol=0, atol=1e-9)
+    assert abs(results[0].val_loss - results[1].val_loss) < 1e-9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_trains_in_half_precision(compiled):
+    ids = torch.arange(600) % V
+    result = train(tiny_gpt(), ids, ids[:100], tiny_config(60, device="cuda", compile=compiled))
+    assert result.precision == "bfloat16" and result.val_loss < 1.5
+
+
+# --- the command ---
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "arbook.training", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+
+def test_the_command_stops_when_time_is_up_and_goes_on_when_called_again(tmp_path):
+    line = ("--preset", "tiny", "--device", "cpu", "--out", tmp_path, "--seed", 3)
+    first = command(*line, "--time-limit", 1e-6)
+    assert first.returncode == 0 and first.stdout.startswith(
+        "stopped; the same command goes on: 1 step"
+    )
+    second = command(*line)
+    assert second.returncode == 0 and second.stdout.startswith("done: 60 steps"), second.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["finished"] and record["config"]["seed"] == 3 and len(record["sample"]) == 301
+    assert record["val_loss"] < 4 and 0 < record["utilisation"] < 1
+    assert GPT.load(tmp_path / "model").config.n_embd == 32
+    assert (
+        training.run_preset("tiny", tmp_path, device="cpu", seed=3) == record
+    )  # there is nothing left to do
+    (tmp_path / "record.json").unlink()  # as if killed just before
+    assert training.run_preset("tiny", tmp_path, device="cpu", seed=3)["tokens_per_second"] is None
+
+
+def test_the_command_explains_itself_and_its_errors(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        training.main(["--help"])
+    assert ended.value.code == 0 and "--time-limit" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="device must be the name of one"):
+        training.main(["--preset", "tiny", "--out", str(tmp_path), "--device", "nonsense"])
+    with pytest.raises(ValueError, match="name must be one of tiny, cpu, gpu"):
+        training.run_preset("huge", tmp_path)
+
+
+@pytest.mark.parametrize("name", training.PRESETS)
+def test_presets_are_valid(name):
+    preset = training.PRESETS[name]
+    GPTConfig.modern(65, **preset.model)
+    assert TrainConfig(**preset.training).max_steps > 0 and preset.about
