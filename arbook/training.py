@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Loss', 'Batch', 'SCHEDULES', 'OPTIMIZERS', 'PRECISIONS', 'FREE_FIELDS', 'NEWTON_SCHULZ', 'FORMAT', 'CHECKPOINT',
            'BEST', 'LOG', 'BF16_WIDTH', 'PRESETS', 'random_windows', 'random_starts', 'cut_windows', 'step_seed',
-           'step_starts', 'accumulate', 'update', 'fit', 'TrainConfig', 'check_config', 'as_number', 'learning_rate',
+           'step_starts', 'accumulate', 'update', 'fit', 'TrainConfig', 'check_config', 'learning_rate',
            'parameter_groups', 'newton_schulz', 'Muon', 'hidden_matrices', 'make_optimizers', 'evaluate',
            'text_windows', 'loss_and_count', 'save_run', 'load_run', 'checksum', 'pack', 'unpack', 'load_best',
            'write_token_file', 'open_token_file', 'flops_per_token', 'matmul_rate', 'choose_precision', 'TrainingError',
@@ -47,6 +47,7 @@ from arbook.transformer import (
     GPT,
     CheckpointError,
     GPTConfig,
+    as_number,
     forward_flops,
     read_weights,
 )
@@ -382,24 +383,6 @@ def check_config(config: TrainConfig) -> None:
         )
     if config.checkpoint_dir is not None:
         put("checkpoint_dir", os.fspath(config.checkpoint_dir))
-
-
-def as_number(
-    value: float, name: str, low: float, high: float, closed: bool, *, below: bool = False
-) -> float:
-    """Return a finite number between two bounds as a float, or raise TypeError or ValueError."""
-    if isinstance(value, (bool, str)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
-    fits = (number >= low if closed else number > low) and number <= high
-    if not fits or not math.isfinite(number) or (below and number == high):
-        least = f"at least {low}" if closed else f"above {low}"
-        most = "" if high == math.inf else f" and {'below' if below else 'at most'} {high}"
-        raise ValueError(f"{name} must be finite, {least}{most}, got {value!r}")
-    return number
 
 # %% ../nbs/08_training.ipynb #4aa4e809
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['POSITIONS', 'NORMS', 'ACTIVATIONS', 'GPT2_SIZES', 'FORMAT', 'CHECKPOINT_FILES', 'causal_mask', 'attention_weights',
-           'causal_attention', 'KVCache', 'gelu', 'relu2', 'swiglu', 'GPTConfig', 'SelfAttention', 'MLP', 'Block',
-           'RMSNorm', 'make_norm', 'GPT', 'parameter_counts', 'linear_size', 'forward_flops', 'crop', 'attention_maps',
-           'CheckpointError', 'CheckpointNotFoundError', 'to_gpt2_state_dict', 'from_gpt2_state_dict',
+           'causal_attention', 'KVCache', 'gelu', 'relu2', 'swiglu', 'GPTConfig', 'as_number', 'SelfAttention', 'MLP',
+           'Block', 'RMSNorm', 'make_norm', 'GPT', 'parameter_counts', 'linear_size', 'forward_flops', 'crop',
+           'attention_maps', 'CheckpointError', 'CheckpointNotFoundError', 'to_gpt2_state_dict', 'from_gpt2_state_dict',
            'check_gpt2_layout', 'to_gpt2_config', 'from_gpt2_config', 'load_gpt2', 'build_model', 'find_checkpoint',
            'read_json', 'read_weights', 'write_checkpoint', 'export_gpt2', 'save_checkpoint', 'load_checkpoint']
 
@@ -324,12 +324,13 @@ class GPTConfig:
         for name in ("qk_norm", "bias", "tied"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        for name, low, high in (
-            ("dropout", 0, 1),
-            ("norm_eps", 0, math.inf),
-            ("rotary_base", 1, math.inf),
+        for name, low, high, closed in (
+            ("dropout", 0, 1, True),
+            ("norm_eps", 0, math.inf, False),
+            ("rotary_base", 1, math.inf, False),
         ):
-            object.__setattr__(self, name, _as_float(name, getattr(self, name), low, high))
+            number = as_number(getattr(self, name), name, low, high, closed, below=True)
+            object.__setattr__(self, name, number)
         _check_widths(self)
 
     @property
@@ -380,17 +381,34 @@ def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def _as_float(name: str, value: float, low: float, high: float) -> float:
+def as_number(
+    value: float, name: str, low: float, high: float, closed: bool, *, below: bool = False
+) -> float:
+    """Return a finite number between two bounds as a float, or raise TypeError or ValueError.
+
+    Parameters
+    ----------
+    value : float
+    name : str
+        What to call it in an error.
+    low, high : float
+        The bounds. `high` may be infinite; the number may not.
+    closed : bool
+        Whether `low` itself is allowed.
+    below : bool
+        Whether `high` itself is refused.
+    """
     if isinstance(value, (bool, str)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
-    above = number >= low if name == "dropout" else number > low
-    if not (above and number < high):
-        least = "at least" if name == "dropout" else "above"
-        raise ValueError(f"{name} must be {least} {low} and below {high}, got {value!r}")
+    fits = (number >= low if closed else number > low) and number <= high
+    if not fits or not math.isfinite(number) or (below and number == high):
+        least = f"at least {low}" if closed else f"above {low}"
+        most = "finite" if high == math.inf else f"{'below' if below else 'at most'} {high}"
+        raise ValueError(f"{name} must be {least} and {most}, got {value!r}")
     return number
 
 
