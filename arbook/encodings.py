@@ -8,7 +8,7 @@ __all__ = ['as_id_batch', 'bag', 'unbag', 'Collisions', 'collisions', 'windows',
            'sinusoidal_positions', 'rotary_cos_sin', 'rotate']
 
 # %% ../nbs/03_encodings.ipynb #fea8d386
-import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from numbers import Real
@@ -50,7 +50,7 @@ def as_id_batch(ids: ArrayLike, vocab_size: int) -> np.ndarray:
         If the shape is another, or one is out of range.
     """
     vocab_size = as_count(vocab_size, "vocab_size")
-    array = ids.detach().cpu().numpy() if isinstance(ids, torch.Tensor) else ids
+    array = _as_array(ids)
     try:
         array = np.asarray(array)
     except ValueError:
@@ -64,6 +64,14 @@ def as_id_batch(ids: ArrayLike, vocab_size: int) -> np.ndarray:
     return as_ids(array.ravel(), vocab_size, name="ids.ravel()").reshape(array.shape)
 
 
+def _as_array(x: ArrayLike) -> ArrayLike:
+    """Return a tensor of any device, layout or dtype as an array, and anything else as it is."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    x = x.detach().to_dense().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # NumPy has no bfloat16
+
+
 def _as_sequence(ids: ArrayLike) -> np.ndarray:
     ids = as_id_batch(ids, _ANY_ID)
     if ids.ndim != 1:
@@ -73,7 +81,7 @@ def _as_sequence(ids: ArrayLike) -> np.ndarray:
 
 def _as_binary(x: ArrayLike, ndim: int) -> np.ndarray:
     """Return `x` as an array, after checking that it has `ndim` dimensions and holds only 0 and 1."""
-    x = x.detach().to_dense().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+    x = np.asarray(_as_array(x))
     if x.dtype.kind not in "biuf":
         raise TypeError(f"x must hold numbers, got dtype {x.dtype}")
     if x.ndim != ndim:
@@ -160,7 +168,7 @@ def collisions(pairs: Iterable[tuple[Sequence[Hashable], Hashable]]) -> Collisio
     Raises
     ------
     TypeError
-        If a context is text instead of a sequence of tokens.
+        If a context is text instead of a sequence of tokens, or holds what cannot be compared, such as lists.
 
     Examples
     --------
@@ -168,7 +176,7 @@ def collisions(pairs: Iterable[tuple[Sequence[Hashable], Hashable]]) -> Collisio
     Collisions(contexts=3, ambiguous=2, conflicting=2, right_in_order=2, right_from_bag=1)
     """
     groups = defaultdict(list)  # bag -> (context, target, how often)
-    for (context, target), n in Counter((_as_context(c), y) for c, y in pairs).items():
+    for (context, target), n in Counter((_as_context(c), _as_target(y)) for c, y in pairs).items():
         groups[frozenset(context)].append((context, target, n))
     contexts = sum(n for group in groups.values() for _, _, n in group)
     tallies = [_tally(group) for group in groups.values() if len({c for c, _, _ in group}) > 1]
@@ -180,7 +188,12 @@ def collisions(pairs: Iterable[tuple[Sequence[Hashable], Hashable]]) -> Collisio
 def _as_context(context: Sequence[Hashable]) -> tuple:
     if isinstance(context, (str, bytes)):
         raise TypeError(f"a context must be a sequence of tokens, got text: {context!r:.60}")
-    return tuple(context)
+    # as keys of a dictionary, two tensors are never the same
+    return tuple(context.tolist() if isinstance(context, (np.ndarray, torch.Tensor)) else context)
+
+
+def _as_target(target: Hashable) -> Hashable:
+    return target.item() if isinstance(target, torch.Tensor) else target
 
 
 def _tally(group: list[tuple]) -> tuple[int, int, int, int]:
@@ -354,9 +367,11 @@ def flatten_columns(x: _Array) -> _Array:
 
     Raises
     ------
-    ValueError
-        If `x` has fewer than two dimensions.
+    TypeError, ValueError
+        If `x` is no array or tensor, or has fewer than two dimensions.
     """
+    if not isinstance(x, (np.ndarray, torch.Tensor)):
+        raise TypeError(f"x must be an array or a tensor, got {type(x).__name__}")
     if x.ndim < 2:
         raise ValueError(f"x must have shape (..., V, T), got shape {tuple(x.shape)}")
     *batch, V, T = x.shape
@@ -459,28 +474,35 @@ def position_frequencies(width: int, *, base: float = 10_000.0) -> torch.Tensor:
         raise ValueError(f"width must be even, got {width}: channels turn in pairs")
     if isinstance(base, bool) or not isinstance(base, Real):
         raise TypeError(f"base must be a number, got {base!r}")
-    if not 1 < base < math.inf:
-        raise ValueError(f"base must be a finite number above 1, got {base}")
+    if not 1 < base <= sys.float_info.max:
+        raise ValueError(f"base must be a finite number above 1, got {base!r:.60}")
     return float(base) ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
 
 # %% ../nbs/03_encodings.ipynb #1ee9e3aa
 #| code-fold: true
 #| code-summary: Code of the guards
+_N_POSITIONS = (
+    2**31
+)  # further on, the digits of float64 no longer give the angles to those of float32
+
+
 def as_positions(positions: int | ArrayLike) -> torch.Tensor:
     """Return positions as an int64 tensor on the CPU; a number T stands for 0, ..., T - 1.
 
     Raises
     ------
     TypeError, ValueError
-        If they are not integers from 0 on, or there are none.
+        If they are not integers from 0 to 2**31 - 1, or there are none.
     """
-    array = positions.detach().cpu() if isinstance(positions, torch.Tensor) else positions
-    array = np.asarray(array)
+    try:
+        array = np.asarray(_as_array(positions))
+    except ValueError:
+        raise ValueError("positions must be one array of integers, got a ragged list") from None
     if array.ndim == 0:
         return torch.arange(as_count(array.item(), "positions"))
     if array.size == 0:
         raise ValueError("positions must hold at least one position, got none")
-    flat = as_ids(array.ravel(), _ANY_ID, name="positions")
+    flat = as_ids(array.ravel(), _N_POSITIONS, name="positions")
     return torch.from_numpy(flat.reshape(array.shape))
 
 
@@ -616,20 +638,28 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     Raises
     ------
     TypeError, ValueError
-        If `x` does not hold real floats, or the shapes do not fit.
+        If one of them does not hold real floats, or the shapes do not fit.
 
     References
     ----------
     Su and others (2024), section 3, with another order of the channels.
     """
-    if not x.is_floating_point():
-        raise TypeError(f"x must hold real floating-point numbers, got dtype {x.dtype}")
+    for name, part in (("x", x), ("cos", cos), ("sin", sin)):
+        if not (isinstance(part, torch.Tensor) and part.is_floating_point()):
+            got = getattr(part, "dtype", type(part).__name__)
+            raise TypeError(f"{name} must be a tensor of real floating-point numbers, got {got}")
     if cos.shape != sin.shape or cos.ndim < 2:
         found = f"{tuple(cos.shape)} and {tuple(sin.shape)}"
         raise ValueError(f"cos and sin must both have shape (..., T, D / 2), got {found}")
     T, D = cos.shape[-2], 2 * cos.shape[-1]
     if x.ndim < 2 or tuple(x.shape[-2:]) != (T, D):
         raise ValueError(f"x must have shape (..., {T}, {D}) like cos, got {tuple(x.shape)}")
+    lead, to = cos.shape[:-2], x.shape[:-2]
+    fits = len(lead) <= len(to) and all(
+        a in (1, b) for a, b in zip(reversed(lead), reversed(to), strict=False)
+    )
+    if not fits:
+        raise ValueError(f"cos has leading dimensions {tuple(lead)}, which x has not: {tuple(to)}")
     first, second = x.chunk(2, dim=-1)  # (..., T, D / 2) each
     turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
     return turned.to(x.dtype)  # (..., T, D)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['ABSENT', 'UNSEEN', 'SINGLE_FALLBACK', 'MODIFIED_FALLBACK', 'SMOOTHING', 'LN10', 'START', 'STOP', 'FORMAT',
            'rank_keys', 'contexts_after', 'contexts_before', 'start_context', 'NGramCounts', 'count_ngrams', 'as_array',
-           'as_stream', 'as_eos', 'Level', 'context_sums', 'make_level', 'maximum_likelihood', 'find_keys', 'follow',
-           'add_k', 'back_off', 'score_tokens', 'score_next', 'counts_of_counts', 'absolute_discount',
-           'modified_discounts', 'kneser_ney', 'followers', 'next_log_probs', 'NGramLM', 'as_expectation', 'chain_mean',
-           'chain_deviation', 'as_words', 'spell', 'arpa_text', 'parse_arpa', 'cut_columns', 'as_logs', 'read_levels',
-           'parse_level', 'pack_levels', 'unpack_levels', 'check_levels']
+           'as_stream', 'as_added', 'as_eos', 'Level', 'context_sums', 'make_level', 'maximum_likelihood', 'find_keys',
+           'follow', 'add_k', 'back_off', 'score_tokens', 'score_next', 'counts_of_counts', 'absolute_discount',
+           'modified_discounts', 'kneser_ney', 'followers', 'next_log_probs', 'check_token_state', 'NGramLM',
+           'as_expectation', 'chain_mean', 'chain_deviation', 'as_words', 'spell', 'arpa_text', 'parse_arpa',
+           'cut_columns', 'as_logs', 'read_levels', 'parse_level', 'pack_levels', 'unpack_levels', 'check_levels']
 
 # %% ../nbs/05_ngrams.ipynb #acef60b2
 import io
@@ -18,6 +18,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +32,9 @@ from arbook.objective import (
     IGNORE,
     LanguageModel,
     as_token_ids,
+    check_range,
     check_targets,
+    holds_integers,
     reduce_losses,
 )
 from .tokens import Vocab, as_ids, write_atomically
@@ -187,6 +190,13 @@ def as_stream(ids: ArrayLike, vocab_size: int) -> np.ndarray:
     return stream
 
 
+def as_added(k: float) -> float:
+    """Return what is added to every count as a float, or raise ValueError unless it is positive and finite."""
+    if isinstance(k, bool) or not isinstance(k, Real) or not 0 < k < math.inf:
+        raise ValueError(f"k must be a positive finite number, got {k!r}")
+    return float(k)
+
+
 def as_eos(eos_id: int | None, vocab_size: int) -> int | None:
     """Return `eos_id`, or raise if it is neither None nor a token of the vocabulary."""
     if eos_id is None:
@@ -302,7 +312,7 @@ def add_k(counts: Sequence[NGramCounts], vocab_size: int, k: float) -> list[Leve
     k : float
         Positive.
     """
-    levels = []
+    k, levels = as_added(k), []
     for level in counts:
         total = context_sums(level, level.counts) + k * vocab_size  # (n_contexts,)
         prob = (level.counts + k) / total[level.contexts]
@@ -526,6 +536,32 @@ def next_log_probs(
     return log_p.reshape(ids.shape[0], -1, vocab_size)  # (B, last, V)
 
 # %% ../nbs/05_ngrams.ipynb #e74c8468
+#| code-fold: true
+#| code-summary: Code of the guard of states
+def check_token_state(state: torch.Tensor, B: int, size: int, vocab_size: int) -> torch.Tensor:
+    """Return a state that consists of the last tokens, at most `size` of each of B rows, as int64 ids, or raise.
+
+    Raises
+    ------
+    TypeError
+        If it is not a tensor of integers.
+    ValueError
+        If it has another shape than (B, m), with m at most `size`, or an id is out of range.
+    """
+    if not isinstance(state, torch.Tensor) or not holds_integers(state):
+        got = state.dtype if isinstance(state, torch.Tensor) else type(state).__name__
+        raise TypeError(f"state must be a tensor of token ids, as init_state returns it, got {got}")
+    if state.ndim != 2 or len(state) != B or state.shape[1] > size:
+        raise ValueError(
+            f"state must have shape ({B}, m) with m at most {size}, got {tuple(state.shape)}; "
+            "is it the state of another batch or another model?"
+        )
+    state = state.long()
+    if state.device.type == "cpu":
+        check_range(state, vocab_size, "state")
+    return state
+
+# %% ../nbs/05_ngrams.ipynb #3d0c0311
 SMOOTHING = ("modified-kneser-ney", "kneser-ney", "add-k", "mle")
 
 
@@ -582,10 +618,8 @@ class NGramLM(LanguageModel):
         self.eos_id = as_eos(eos_id, self.vocab_size)
         if smoothing not in SMOOTHING:
             raise ValueError(f"smoothing must be one of {', '.join(SMOOTHING)}, got {smoothing!r}")
-        if isinstance(k, bool) or not isinstance(k, (int, float)) or not 0 < k < math.inf:
-            raise ValueError(f"k must be a positive finite number, got {k!r}")
         self.smoothing: str | None = smoothing
-        self.k = float(k)
+        self.k = as_added(k)
         self.discounts_: np.ndarray | None = None
         self.levels: tuple[Level, ...] = ()
 
@@ -648,6 +682,7 @@ class NGramLM(LanguageModel):
     def step(self, ids: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Read t more tokens: (B, t) -> logits (B, t, V), and the last n - 1 tokens as the new state."""
         ids = as_token_ids(ids, self.vocab_size)
+        state = check_token_state(state, len(ids), self.order - 1, self.vocab_size)
         read = torch.cat([state.to(ids.device), ids], dim=1)  # (B, at most n - 1 + t)
         return self._next(read, ids.shape[1]), read[:, max(read.shape[1] - self.order + 1, 0) :]
 
@@ -669,8 +704,9 @@ class NGramLM(LanguageModel):
         """Compare predictions with targets like `autoregressive_loss`, without the other V - 1 tokens."""
         tokens = as_array(as_token_ids(ids, self.vocab_size))
         check_targets(targets, ids.shape, self.vocab_size, ignore_index)
+        targets = targets.long()  # before the comparison: in 8 bits, -100 is 156
         keep = targets != ignore_index
-        wanted = as_array(targets.where(keep, 0).long())
+        wanted = as_array(targets.where(keep, 0))
         log_p = score_next(self._fitted(), tokens, wanted, **self._options)
         losses = torch.from_numpy(-log_p).to(targets.device).where(keep, 0)
         return reduce_losses(losses, targets, reduction, ignore_index)
@@ -891,7 +927,10 @@ def parse_arpa(text: str, path: str | Path) -> list[list[list[str]]]:
         raise ValueError(f"{path} is not a complete ARPA file: it lacks \\data\\ or \\end\\")
     head = [line for line in lines[sections["\\data\\"] :] if line.startswith("ngram ")]
     try:
-        sizes = [int(line.split("=")[1]) for line in head]
+        announced = [line[6:].split("=") for line in head]
+        orders, sizes = ([int(pair[j]) for pair in announced] for j in (0, 1))
+        if orders != list(range(1, len(orders) + 1)):
+            raise ValueError(f"it announces the orders {orders}")
         starts = [sections[f"\\{n}-grams:"] + 1 for n in range(1, len(sizes) + 1)]
     except (IndexError, KeyError, ValueError) as error:
         raise ValueError(f"{path} has a damaged \\data\\ section: {error}") from None
@@ -924,9 +963,9 @@ def as_logs(values: Sequence[str], path: str | Path, *, most: float = math.inf) 
         logs = np.fromiter(map(float, values), np.float64, len(values)) * LN10
     except ValueError as error:
         raise ValueError(f"{path} holds a logarithm that is none: {error}") from None
-    if not (logs <= most).all():  # also false for nan
+    if not ((logs <= most) & (logs < math.inf)).all():  # also false for nan
         raise ValueError(
-            f"{path} holds a logarithm of a probability that is above 0, or not a number"
+            f"{path} holds a logarithm of a probability that is above 0, or not a number, or infinite"
         )
     return logs
 
@@ -1044,7 +1083,7 @@ def check_levels(levels: Sequence[Level], vocab_size: int) -> None:
             and (len(keys) == 0 or 0 <= keys[0] <= keys[-1] < n_contexts * vocab_size)
             and (n > 1 or len(keys) == vocab_size)
             and (log_prob <= 1e-6).all()
-            and not np.isnan(log_backoff).any()
+            and (log_backoff < np.inf).all()  # also false for nan
         )
         if not fits:
             raise ValueError(f"the table of order {n} is damaged")

@@ -105,6 +105,16 @@ def test_collisions_are_those_of_the_definition(pairs):
     assert encodings.collisions(pairs) == collisions_by_definition(pairs)
 
 
+def test_collisions_do_not_depend_on_how_contexts_are_given():
+    """A tensor is never equal to another as a key, so taken as it is it would hide every collision."""
+    pairs = [([0, 1], 2), ([1, 0], 3), ([0, 1, 1], 2), ([2], 0)]
+    expected = encodings.collisions(pairs)
+    assert expected.ambiguous == 3
+    for make in (tuple, np.array, torch.tensor):
+        given = [(make(context), torch.tensor(target)) for context, target in pairs]
+        assert encodings.collisions(given) == expected
+
+
 def test_collisions_of_the_lectures_words():
     """S35: order, counts, and a twin that does not disagree."""
     corpus = Corpus([["I", "am", "a"], ["am", "I", "right"], ["We", "are"]])
@@ -212,6 +222,31 @@ def test_ids_may_be_lists_arrays_or_tensors_of_any_integer_type():
     ).all()
     assert encodings.onehot_matrix([2], 3, dtype=np.uint8).dtype == np.uint8
     assert encodings.onehot_sparse([2], 3, dtype=torch.float64).dtype == torch.float64
+
+
+def test_zeros_and_ones_of_every_format_are_read():
+    """bfloat16, which NumPy does not have, and sparse tensors included."""
+    for dtype in (torch.bool, torch.uint8, torch.float16, torch.bfloat16, torch.float64):
+        eye = torch.eye(3).to(dtype)
+        assert encodings.decode_onehot(eye).tolist() == [0, 1, 2]
+        assert encodings.unbag(eye[1]) == {1}
+    assert encodings.decode_onehot(torch.eye(3, dtype=torch.bfloat16).to_sparse()).tolist() == [
+        0,
+        1,
+        2,
+    ]
+    with pytest.raises(TypeError, match=r"must be integers, got 1.0"):
+        encodings.bag(torch.ones(2, dtype=torch.bfloat16), 3)
+
+
+def test_no_sequences_and_empty_sequences_have_encodings():
+    for shape in ((0,), (0, 3), (2, 0)):
+        ids = np.zeros(shape, dtype=np.int64)
+        assert encodings.bag(ids, 5).shape == (*shape[:-1], 5)
+        X = encodings.onehot_matrix(ids, 5)
+        assert X.shape == (*shape[:-1], 5, shape[-1])
+        assert tuple(encodings.onehot_sparse(ids, 5).shape) == X.shape
+    assert not encodings.onehot_gram(np.zeros((0, 2), dtype=np.int64), 3).any()
 
 
 def test_ten_thousand_random_sequences_come_back_exactly():
@@ -608,12 +643,30 @@ X = torch.zeros(3, 4)
         (lambda: encodings.rotary_angles(3, 4, base="10"), TypeError, "base must be a number"),
         (lambda: encodings.rotary_cos_sin(3, 4, dtype=torch.int64), TypeError, "got torch.int64"),
         (lambda: encodings.sinusoidal_positions(3, 4, dtype=float), TypeError, "dtype must be"),
-        (lambda: encodings.rotate(X.long(), *TABLES), TypeError, "got dtype torch.int64"),
+        (lambda: encodings.rotate(X.long(), *TABLES), TypeError, "x must be .* got torch.int64"),
         (lambda: encodings.rotate(X[:2], *TABLES), ValueError, r"\(\.\.\., 3, 4\).*got \(2, 4\)"),
         (lambda: encodings.rotate(X[:1], *TABLES), ValueError, r"\(\.\.\., 3, 4\).*got \(1, 4\)"),
         (lambda: encodings.rotate(X, *(t[:1] for t in TABLES)), ValueError, r"\(\.\.\., 1, 4\)"),
         (lambda: encodings.rotate(X[:, :3], *TABLES), ValueError, r"got \(3, 3\)"),
         (lambda: encodings.rotate(X[0], *TABLES), ValueError, r"got \(4,\)"),
+        (lambda: encodings.rotate(X.numpy(), *TABLES), TypeError, "x must be .* got float32"),
+        (lambda: encodings.rotate(X, *(t.long() for t in TABLES)), TypeError, "cos must be"),
+        (lambda: encodings.rotate(X, TABLES[0], TABLES[1] * 1j), TypeError, "sin must be"),
+        (lambda: encodings.rotate(X, *(t[None] for t in TABLES)), ValueError, r"\(1,\).* \(\)"),
+        (
+            lambda: encodings.rotate(X.expand(1, 3, 4), *(t.expand(2, 3, 2) for t in TABLES)),
+            ValueError,
+            r"leading dimensions \(2,\), which x has not: \(1,\)",
+        ),
+        (
+            lambda: encodings.rotate(X.expand(3, 3, 4), *(t.expand(2, 3, 2) for t in TABLES)),
+            ValueError,
+            "leading dimensions",
+        ),
+        (lambda: encodings.rotary_angles(3, 4, base=10**400), ValueError, "base must be a finite"),
+        (lambda: encodings.rotary_angles([2**31], 4), ValueError, r"positions\[0\] is 2147483648"),
+        (lambda: encodings.rotary_angles([[1], [1, 2]], 4), ValueError, "got a ragged list"),
+        (lambda: encodings.flatten_columns([[1, 0]]), TypeError, "an array or a tensor, got list"),
         (
             lambda: encodings.rotate(X, TABLES[0], TABLES[1][:2]),
             ValueError,

@@ -1,9 +1,12 @@
 """N-gram models: formulas in exact fractions, other programs' figures, known sources, and every promised error."""
 
+import copy
 import math
 import os
+import pickle
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -285,6 +288,58 @@ def test_the_state_is_the_last_tokens_only():
         2,
         0,
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "message"),
+    [
+        (None, TypeError, "token ids, as init_state returns it, got NoneType"),
+        (torch.zeros(2, 2), TypeError, "got torch.float32"),
+        (torch.zeros(2, 2, dtype=torch.bool), TypeError, "got torch.bool"),
+        (torch.zeros(3, 2, dtype=torch.int64), ValueError, r"shape \(2, m\).*another batch"),
+        (torch.zeros(2, 3, dtype=torch.int64), ValueError, "m at most 2, got .*another model"),
+        (torch.zeros(2, dtype=torch.int64), ValueError, r"got \(2,\)"),
+        (torch.full((2, 2), 7), ValueError, r"state\[0, 0\] is 7"),
+        (torch.full((2, 1), -1), ValueError, "is -1"),  # the mark of an absent context, inside
+    ],
+)
+def test_states_that_are_none_are_refused(state, error, message):
+    """An id out of range would become the key of another n-gram, and a wrong number."""
+    with pytest.raises(error, match=message):
+        fitted().step(torch.zeros(2, 4, dtype=torch.int64), state)
+
+
+def test_states_and_targets_may_be_of_any_integer_type():
+    """In 8 bits -100, the mark of an ignored target, is 156, which is a token."""
+    model = NGramLM(3, vocab_size=200).fit(np.arange(200).repeat(2))
+    ids, targets = torch.tensor([[3, 9, 156]]), torch.tensor([[9, 156, 156]])
+    _, state = model.step(ids, model.init_state(1))
+    expected = model.step(ids, state)[0]
+    assert torch.equal(model.step(ids.to(torch.uint8), state.to(torch.uint8))[0], expected)
+    for reduction in ("none", "sum", "mean"):
+        loss = model.loss(ids, targets, reduction)
+        assert torch.equal(model.loss(ids, targets.to(torch.uint8), reduction), loss)
+        assert (loss > 0).all()
+
+
+def test_what_is_added_may_be_any_real_number_and_is_checked_everywhere():
+    ids = torch.tensor([STREAM])
+    models = [
+        NGramLM(2, vocab_size=7, smoothing="add-k", k=k).fit(STREAM)
+        for k in (0.5, np.float32(0.5), Fraction(1, 2))
+    ]
+    assert all(torch.equal(model(ids), models[0](ids)) for model in models)
+    with pytest.raises(ValueError, match="k must be a positive finite number, got 0"):
+        ngram.add_k(ngram.count_ngrams(STREAM, 2, vocab_size=7), 7, 0)
+
+
+def test_models_survive_copies_and_can_be_fitted_side_by_side():
+    stream = np.random.default_rng(0).integers(0, 30, 2_000)
+    expected = NGramLM(4, vocab_size=30).fit(stream).sentence_log_prob(stream)
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda _: NGramLM(4, vocab_size=30).fit(stream), range(4)))
+    for model in (*models, copy.deepcopy(models[0]), pickle.loads(pickle.dumps(models[0]))):
+        assert np.array_equal(model.sentence_log_prob(stream), expected)
 
 
 def test_lists_arrays_and_tensors_are_the_same_text():
@@ -630,6 +685,9 @@ def swap(old, new):
         (swap("-0.0625", "0.0625"), "above 0"),
         (swap("-0.0625", "nan"), "not a number"),
         (swap("-0.0625", "many"), "many"),
+        (swap("ngram 2=3", "ngram 1=3"), "damaged"),
+        (swap("ngram 2=3", "ngram 3=3"), "damaged"),
+        (swap("ngram 2=3", "ngram 2"), "damaged"),
         (swap("a b\n", "a b c d\n"), "damaged line"),
         (swap("a b\n", "a zebra\n"), "zebra"),
         (swap("b </s>\n", "a b\n"), "twice"),
@@ -795,6 +853,7 @@ def test_ids_that_are_none_are_refused(ids, error, message):
         ({"k": math.nan}, ValueError, "k must be"),
         ({"k": math.inf}, ValueError, "k must be"),
         ({"k": "1"}, ValueError, "k must be"),
+        ({"k": True}, ValueError, "k must be"),
         ({"eos_id": 7}, ValueError, "eos_id must be None or between 0 and 6, got 7"),
         ({"eos_id": -1}, ValueError, "eos_id"),
         ({"eos_id": 1.0}, TypeError, "eos_id"),

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import os
+import pickle
 import subprocess
 import sys
 
@@ -21,6 +22,8 @@ from arbook.objective import (
     compute_perplexity,
     read_in_steps,
 )
+from arbook.ngram import NGramLM
+from arbook.transformer import GPT, GPTConfig
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,6 +144,37 @@ def test_unroll_refuses_inputs_without_positions(shape):
         rc.unroll(
             rc.linear_cell, torch.zeros(shape), (torch.zeros(1, 2),), linear_weights(np.eye(2))
         )
+
+
+def test_unroll_refuses_the_state_of_another_batch():
+    """Broadcasting would give outputs of another batch without a word."""
+    for rows in (1, 5):
+        with pytest.raises(ValueError, match="state must have 2 rows"):
+            rc.unroll(rc.linear_cell, randn(2, 3, 2), (randn(rows, 2),), linear_weights(np.eye(2)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(3, 4, num_layers=2, batch_first=True),
+        nn.GRU(3, 4, bidirectional=True, batch_first=True),
+        nn.LSTM(3, 4, bias=False, batch_first=True),
+        nn.LSTM(3, 4, proj_size=2, batch_first=True),
+        nn.RNN(3, 4, nonlinearity="relu", batch_first=True),
+    ],
+)
+def test_layers_that_compute_something_else_are_refused(layer):
+    with pytest.raises(ValueError, match="layer must be a single one, in one direction"):
+        rc.CellWeights.of(layer)
+    with pytest.raises(ValueError, match="layer must be a single one"):
+        rc.run_layer(layer, torch.zeros(2, 5, 3), (torch.zeros(2, 4),), 0.5)
+
+
+def test_layers_that_are_none_or_read_time_first_are_refused():
+    with pytest.raises(TypeError, match="nn.RNN, nn.GRU or nn.LSTM, got Linear"):
+        rc.CellWeights.of(nn.Linear(3, 4))
+    with pytest.raises(ValueError, match="batch_first=True"):  # with B = T nothing else would tell
+        rc.run_layer(nn.RNN(3, 4), torch.zeros(2, 2, 3), (torch.zeros(2, 4),))
 
 
 # --- configuration ----------------------------------------------------------------------------------------------------
@@ -354,6 +388,10 @@ def test_state_bytes_counts_nested_tensors_and_nothing_else():
     assert rc.state_bytes(x) == 48
     assert rc.state_bytes({"a": [x, (x.double(), 5)], "b": None}) == 48 + 96
     assert rc.state_bytes(()) == 0
+    cache = GPT(GPTConfig(V, context_length=8, n_embd=4, n_layer=2, n_head=1)).init_state(3)
+    assert rc.state_bytes((cache, cache)) == 2 * cache.nbytes == 2 * 2 * 2 * 3 * 8 * 4 * 4
+    with pytest.raises(TypeError, match="got <class 'object'>"):  # rather than 0 bytes
+        rc.state_bytes([x, object()])
 
 
 def test_wrong_states_are_refused():
@@ -375,6 +413,61 @@ def test_wrong_states_are_refused():
             model.step(ids, wrong)
     with pytest.raises(ValueError, match="batch_size"):
         model.init_state(0)
+    for dtype in (torch.float32, torch.int64):  # the model is in float64
+        other = tuple(tuple(part.to(dtype) for part in layer) for layer in model.init_state(2))
+        with pytest.raises(TypeError, match=f"state.0. must hold torch.float64, got {dtype}"):
+            model.step(ids, other)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_flow_through_the_state_as_through_the_text(cell):
+    """Reading in steps is the same function, so it has the same derivatives; only loss_and_state cuts them."""
+    model, ids = small(cell, output_dropout=0.0), random_ids(2, 9)
+    parameters = list(model.parameters())
+    whole = torch.autograd.grad(model(ids).square().sum(), parameters)
+    steps = torch.autograd.grad(read_in_steps(model, ids, [4, 1, 4]).square().sum(), parameters)
+    assert all((a - b).abs().max() < 1e-10 for a, b in zip(whole, steps, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_the_promises_and_learns(dtype):
+    for model in (small(dtype=dtype, **EVERYTHING), rc.WindowLM(rc.WindowConfig(V)).to(dtype)):
+        check_conformance(model)
+        check_conformance(rc.NeuralCache(model))
+        model.loss(random_ids(2, 5), random_ids(2, 5, seed=1)).backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_autocast_steps_continue_from_their_own_states():
+    """Under autocast states are in bfloat16, which is right there and wrong outside."""
+    model, ids = small("lstm", torch.float32), random_ids(2, 9)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        gap = (model(ids).float() - read_in_steps(model, ids, [4, 5]).float()).abs().max()
+        _, state = model.step(ids, model.init_state(2))
+    assert gap < 0.1
+    if state[0][0].dtype != torch.float32:
+        with pytest.raises(TypeError, match="must hold torch.float32, got torch.bfloat16"):
+            model.step(ids, state)
+
+
+def test_models_survive_copies():
+    for model in (small(**EVERYTHING), rc.WindowLM(rc.WindowConfig(V)), rc.NeuralCache(small())):
+        ids = random_ids(2, 6)
+        expected = model.eval()(ids)
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(other(ids), expected)
+
+
+def test_ids_of_any_integer_type_are_the_same_text():
+    for model in (small(), rc.WindowLM(rc.WindowConfig(V)), rc.NeuralCache(small())):
+        ids, expected = random_ids(2, 6), model(random_ids(2, 6))
+        for dtype in (torch.uint8, torch.int16, torch.int32):
+            assert torch.equal(model(ids.to(dtype)), expected)
+            first, state = model.step(ids[:, :3].to(dtype), model.init_state(2))
+            second, _ = model.step(ids[:, 3:].to(dtype), state)
+            assert torch.allclose(torch.cat([first, second], dim=1), expected, atol=1e-6)
+    table = randn(V, 3)
+    assert rc.embedding_dropout(ids.to(torch.uint8), table, 0.0).equal(F.embedding(ids, table))
 
 
 @pytest.mark.parametrize(
@@ -653,7 +746,7 @@ def test_the_unlocked_preset_is_the_dropout_of_zaremba():
 
 
 def trigger_loop(losses, n):
-    """Algorithm 1 of Merity, Keskar and Socher, as printed: the check at which averaging begins, or None."""
+    """Algorithm 1 of Merity, Keskar and Socher, as their code counts the checks: when averaging begins, or None."""
     logs, t = [], 0
     for k, v in enumerate(losses):
         if t > n and v > min(logs[: t - n]):
@@ -698,6 +791,14 @@ def test_losses_by_position_average_to_the_loss():
         rc.per_position_loss(model, ids, targets)
 
 
+def test_losses_by_position_of_short_integers_ignore_nothing():
+    """In 8 bits -100 would be 156, a token."""
+    model = rc.LSTMLM(rc.LSTMConfig(200), generator=seeded())
+    ids, targets = random_ids(2, 3), torch.full((2, 3), 156)
+    expected = rc.per_position_loss(model, ids, targets)
+    assert torch.equal(rc.per_position_loss(model, ids, targets.to(torch.uint8)), expected)
+
+
 def test_free_running_and_teacher_forcing_agree_at_the_first_position():
     """S74."""
     model, ids, targets = small(), random_ids(50, 6), random_ids(50, 6, seed=1)
@@ -708,6 +809,19 @@ def test_free_running_and_teacher_forcing_agree_at_the_first_position():
     assert difference[0] < 1e-12 and (difference[1:] > 1e-3).all()
     again = rc.free_running_loss(model, ids.clone(), targets, generator=seeded())
     assert torch.equal(free, again)
+
+
+def test_free_running_checks_its_ids_even_where_it_reads_nothing_of_its_own():
+    model = small()
+    assert rc.free_running_inputs(model, random_ids(2, 1).int()).dtype == torch.int64
+    for ids, error in (
+        (torch.zeros(2, 1), TypeError),
+        (torch.tensor([[V]]), ValueError),
+        (torch.zeros(2, 0, dtype=torch.int64), ValueError),
+        ([[1, 2]], TypeError),
+    ):
+        with pytest.raises(error, match="ids"):
+            rc.free_running_inputs(model, ids)
 
 
 def test_free_running_scores_what_a_loop_scores():
@@ -771,6 +885,21 @@ def test_recurrent_depth_grows_with_the_text_and_other_depth_does_not(T, L):
     assert rc.sequential_depth(y[:, -1].sum(), "Tanh") == T * L
     assert rc.sequential_depth(z[:, -1].sum(), "Tanh") == L
     assert rc.sequential_depth(z.sum(), "Sigmoid") == 0
+
+
+@pytest.mark.parametrize(("T", "L"), [(1, 1), (6, 1), (6, 3)])
+def test_generation_is_as_deep_as_all_layers_of_all_tokens(T, L):
+    """S83: each input is made from the last output, so T L, for RNN layers and for layers without recurrence."""
+    weights, start = linear_weights(np.eye(3)), (torch.zeros(2, 3, dtype=torch.float64),)
+    states, x = [start] * L, randn(2, 3).requires_grad_()
+    y = x
+    for _ in range(T):
+        for i in range(L):
+            states[i] = rc.rnn_cell(x, states[i], weights)
+            (x,) = states[i]
+            y = y.tanh()
+    assert rc.sequential_depth(x.sum(), "Tanh") == T * L
+    assert rc.sequential_depth(y.sum(), "Tanh") == T * L
 
 
 def test_depth_needs_a_graph():
@@ -896,6 +1025,16 @@ def test_impossible_in_half_the_mixture_is_still_finite_and_differentiable():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_what_is_not_a_number_is_seen_and_no_share_is_refused():
+    """A nan of the cache must not turn into the model alone; and the logarithm of a share of 0 is none."""
+    log_p, cached = torch.zeros(1, 3).log_softmax(-1), torch.tensor([[math.nan, 0.5, 0.5]])
+    assert rc.mix_with_cache(log_p, cached, 0.5).isnan().any()
+    assert torch.equal(rc.mix_with_cache(log_p, torch.zeros(1, 3), 0.5), log_p)
+    for lam in (0.0, 1.0, -0.5, math.nan):
+        with pytest.raises(ValueError, match="lam must be"):
+            rc.mix_with_cache(log_p, cached, lam)
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -914,15 +1053,149 @@ def test_cache_options_out_of_range_are_refused(changes, error, message):
 
 
 def test_a_cache_needs_hidden_vectors_and_its_own_state():
-    with pytest.raises(TypeError, match="model must be an LSTMLM"):
+    with pytest.raises(TypeError, match="model must be a HiddenLM"):
         rc.NeuralCache(Parrot())
-    with pytest.raises(TypeError, match="model must be an LSTMLM"):
+    with pytest.raises(TypeError, match="model must be a HiddenLM"):
         rc.NeuralCache(nn.Linear(2, 2))
     cached = rc.NeuralCache(small())
     with pytest.raises(TypeError, match="CacheState"):
         cached.step(random_ids(2, 3), cached.model.init_state(2))
     with pytest.raises(ValueError, match="another batch"):
         cached.step(random_ids(2, 3), cached.init_state(3))
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+WINDOWS = [
+    {"n_hidden": None},
+    {"n_hidden": 5},
+    {"n_hidden": 5, "direct": True},
+    {"n_hidden": None, "window": 1},
+    {"n_hidden": 5, "window": 9},
+]
+
+
+def window_model(dtype=torch.float64, **changes):
+    config = rc.WindowConfig(V, **({"window": 4, "n_embd": 3} | changes))
+    return rc.WindowLM(config, generator=seeded()).to(dtype)
+
+
+def window_loop(model, ids):
+    """Equation (1) of Bengio, Ducharme, Vincent and Jauvin, a position at a time: logits (B, T, V)."""
+    n, C = model.config.window, model.config.n_embd
+    out = torch.zeros(*ids.shape, V, dtype=torch.float64)
+    for b, t in itertools.product(range(len(ids)), range(ids.shape[1])):
+        seen = ids[b, max(0, t - n + 1) : t + 1]
+        x = torch.zeros(n, C, dtype=torch.float64)
+        x[n - len(seen) :] = model.embedding.weight[seen]
+        x = x.T.flatten()  # channel by channel, oldest first
+        parts = (
+            [] if model.hidden is None else [(model.hidden.weight @ x + model.hidden.bias).tanh()]
+        )
+        if model.hidden is None or model.config.direct:
+            parts.append(x)
+        out[b, t] = model.head.weight @ torch.cat(parts) + model.head.bias
+    return out
+
+
+@pytest.mark.parametrize("changes", WINDOWS)
+def test_windows_compute_the_formula_and_keep_the_promises_of_the_interface(changes):
+    """S47: by a loop; the parameters are those of the formula; at once and in steps it is one function."""
+    model, ids = window_model(**changes), random_ids(3, 7)
+    assert (model(ids) - window_loop(model, ids)).abs().max() < 1e-12
+    assert model.config.n_parameters == sum(p.numel() for p in model.parameters())
+    assert max(check_conformance(model).values()) < 1e-12
+    assert max(check_conformance(window_model(torch.float32, **changes)).values()) < 1e-4
+    assert max(check_conformance(rc.NeuralCache(model, lam=0.3)).values()) < 1e-10
+
+
+@given(
+    vocab_size=st.integers(1, 20),
+    window=st.integers(1, 6),
+    n_embd=st.integers(1, 5),
+    n_hidden=st.none() | st.integers(1, 7),
+    direct=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_formula_counts_the_parameters_of_windows(**options):
+    """S47."""
+    config = rc.WindowConfig(**options)
+    model = rc.WindowLM(config)
+    assert config.n_parameters == sum(p.numel() for p in model.parameters())
+    assert model(torch.zeros(2, 3, dtype=torch.int64)).shape == (2, 3, config.vocab_size)
+
+
+def test_a_window_sees_its_tokens_and_no_others():
+    """Changing a token changes the next n positions exactly, and no other."""
+    model, ids = window_model(n_hidden=5, window=3), random_ids(1, 9)
+    other = ids.clone()
+    other[0, 4] = (other[0, 4] + 1) % V
+    changed = (model(ids) != model(other)).any(-1)[0]
+    assert changed.nonzero().flatten().tolist() == [4, 5, 6]
+
+
+def test_a_linear_window_of_one_token_learns_the_bigram_table():
+    """With vectors as wide as the vocabulary it can hold any table, and the best one is that of the counts."""
+    ids = random_ids(1, 400, vocab_size=4)[0]
+    model = rc.WindowLM(rc.WindowConfig(4, window=1, n_embd=4, n_hidden=None), generator=seeded())
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model.loss(ids[None, :-1], ids[None, 1:])
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    counted = NGramLM(2, vocab_size=4, smoothing="mle").fit(ids)
+    rows = torch.arange(4)[:, None]
+    assert (model(rows).softmax(-1) - counted(rows).exp()).abs().max() < 1e-2
+
+
+def test_streams_train_windows_too():
+    """loss_and_state of any HiddenLM: the losses of a stream in pieces are those of the whole, without penalty."""
+    model, ids = window_model(n_hidden=5), random_ids(81)
+    ((inputs, targets),) = rc.stream_batches(ids, 4, 20)
+    state, total = None, 0.0
+    for x, y in rc.stream_batches(ids, 4, 3):
+        loss, penalty, state = model.loss_and_state(x, y, state, "sum")
+        total, size = total + loss.item(), state.shape
+        assert penalty == 0 and size[0] == 4 and size[1] <= 3
+    assert abs(total - model.loss(inputs, targets, "sum").item()) < 1e-10
+    with pytest.raises(NotImplementedError, match="HiddenLM does not define read"):
+        rc.HiddenLM().read(ids[None])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"vocab_size": 0}, ValueError, "vocab_size must be at least 1"),
+        ({"window": 0}, ValueError, "window"),
+        ({"window": 2.0}, TypeError, "window must be an integer"),
+        ({"n_embd": True}, TypeError, "n_embd"),
+        ({"n_hidden": 0}, ValueError, "n_hidden must be at least 1"),
+        ({"n_hidden": "8"}, TypeError, "n_hidden"),
+        ({"direct": 1}, TypeError, "direct must be True or False, got 1"),
+    ],
+)
+def test_windows_out_of_range_are_refused_by_name(changes, error, message):
+    with pytest.raises(error, match=message):
+        rc.WindowConfig(**({"vocab_size": V} | changes))
+
+
+def test_windows_refuse_other_configurations_and_other_states():
+    with pytest.raises(TypeError, match="must be a WindowConfig, got LSTMConfig"):
+        rc.WindowLM(rc.LSTMConfig(V))
+    model, ids = window_model(n_hidden=5), random_ids(2, 3)
+    for state, error in (
+        (torch.zeros(3, 2, dtype=torch.int64), ValueError),
+        (torch.zeros(2, 4, dtype=torch.int64), ValueError),
+        (torch.full((2, 2), V), ValueError),
+        (torch.zeros(2, 2), TypeError),
+        (small().init_state(2), TypeError),
+    ):
+        with pytest.raises(error, match="state"):
+            model.step(ids, state)
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
