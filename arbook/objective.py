@@ -200,6 +200,11 @@ class LanguageModel(nn.Module):
         prefix = torch.cat([state, ids], dim=1)  # (B, n + t)
         return self(prefix)[:, state.shape[1] :], prefix
 
+    def next_logits(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read t more tokens, and score only what follows the last: ids (B, t), state -> logits (B, V), new state."""
+        logits, state = self.step(ids, state)
+        return logits[:, -1], state
+
     def loss(
         self, ids: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = -100
     ) -> Tensor:

@@ -619,12 +619,18 @@ class GPT(LanguageModel):
     def step(self, ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
         """Read t more tokens: ids (B, t), cache -> logits (B, t, V), the same cache, now longer by t.
 
-        Without gradients. To score the last token only, apply `output_weight` to the last row of `hidden(ids, cache)`.
+        Without gradients.
         """
-        if not isinstance(state, KVCache):
-            raise TypeError(f"state must come from init_state, got {type(state).__name__}")
         with torch.no_grad():
-            return F.linear(self.hidden(ids, state), self.output_weight), state
+            return F.linear(self._read(ids, state), self.output_weight), state
+
+    def next_logits(self, ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
+        """Read t more tokens, and score only what follows the last: ids (B, t), cache -> logits (B, V), the cache.
+
+        So the logits of a long prompt, t times as many, are never made.
+        """
+        with torch.no_grad():
+            return F.linear(self._read(ids, state)[:, -1], self.output_weight), state
 
     def save(self, folder: str | Path) -> None:
         """Write weights and configuration to a folder, as safetensors and JSON; each file whole or not at all."""
@@ -639,6 +645,11 @@ class GPT(LanguageModel):
     def from_pretrained(cls, folder_or_name: str | Path, *, revision: str | None = None) -> Self:
         """Read the weights of GPT-2 from a folder, or by name from the Hugging Face hub; see `load_gpt2`."""
         return load_gpt2(cls, folder_or_name, revision=revision)
+
+    def _read(self, ids: Tensor, state: KVCache) -> Tensor:
+        if not isinstance(state, KVCache):
+            raise TypeError(f"state must come from init_state, got {type(state).__name__}")
+        return self.hidden(ids, state)
 
     def _make_tables(self) -> None:
         if self.config.positions == "rotary":

@@ -1,0 +1,1425 @@
+"""Rules against enumerated laws, the loop, search, speculation outcome by outcome, automata, static decoding."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from arbook import objective as ob
+from arbook import sampling as sa
+from arbook.ngram import NGramLM
+from arbook.recurrent import LSTMLM, LSTMConfig
+from arbook.training import ancestral_sample
+from arbook.transformer import GPT, GPTConfig, crop
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+V = 7
+
+
+class TableLM(ob.LanguageModel):
+    """A reader's own model: the last token decides, by a table; the interface's default state."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.log_table = torch.tensor(np.asarray(table), dtype=torch.float64).log()
+        self.vocab_size = len(self.log_table)
+
+    def forward(self, ids):
+        return self.log_table[ids]
+
+
+class CountingLM(TableLM):
+    """Another one, with a state of its own kind, written in place, that says nothing about batches: a list."""
+
+    def init_state(self, batch_size):
+        return [0]
+
+    def step(self, ids, state):
+        state[0] += ids.shape[1]
+        return self(ids), state
+
+
+def table(V, seed, *, sharp=1.0):
+    g = torch.Generator().manual_seed(seed)
+    return (sharp * torch.randn(V, V, generator=g, dtype=torch.float64)).softmax(-1).numpy()
+
+
+def make_gpt(dtype=torch.float64, *, seed=0, T=12, **changes):
+    config = GPTConfig.modern(V, T, 16, n_layer=2, n_head=2, **changes)
+    model = GPT(config, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed + 1))
+    return model.to(dtype).eval()
+
+
+def make_lstm():
+    return (
+        LSTMLM(LSTMConfig(V, 8, 8, 2), generator=torch.Generator().manual_seed(0)).double().eval()
+    )
+
+
+def make_ngram(order=3):
+    ids = torch.randint(V, (400,), generator=torch.Generator().manual_seed(0))
+    return NGramLM(order, vocab_size=V).fit(ids)
+
+
+MODELS = {
+    "table": lambda: TableLM(table(V, 0)),
+    "own state": lambda: CountingLM(table(V, 0)),
+    "n-gram": make_ngram,
+    "lstm": make_lstm,
+    "gpt": make_gpt,
+    "gpt-2": lambda: make_gpt(positions="learned", tied=True),
+}
+models = pytest.mark.parametrize("name", MODELS)
+
+
+def seed(n):
+    return torch.Generator().manual_seed(n)
+
+
+def seeds(n):
+    return [seed(i) for i in range(n)]
+
+
+def law(rule, probs, dtype=torch.float64):
+    return rule(torch.tensor([probs], dtype=dtype).log())[0].softmax(-1)
+
+
+def support(rule, probs, dtype=torch.float64):
+    return law(rule, probs, dtype).nonzero()[:, 0].tolist()
+
+
+def by_hand(model, ids, n, choose):
+    """The loop as it is defined: the whole text, cut by the rule of `crop`, for every token."""
+    ids = torch.as_tensor(ids)[None]
+    with torch.no_grad():
+        for _ in range(n):
+            window = ids if model.context_length is None else crop(ids, model.context_length)
+            ids = torch.cat([ids, choose(model(window)[:, -1])[:, None]], dim=1)
+    return ids[0]
+
+
+def assert_drawn_from(counts, probs, *, p=0.001):
+    """Chi-square test of counts against probabilities; what has probability 0 must not occur."""
+    counts, probs = np.asarray(counts, float), np.asarray(probs, float)
+    assert (counts[probs == 0] == 0).all()
+    possible = probs > 0
+    if possible.sum() > 1:
+        expected = probs[possible] / probs[possible].sum() * counts.sum()
+        assert stats.chisquare(counts[possible], expected).pvalue > p
+
+
+# --- one roll ---------------------------------------------------------------------------------------------------------
+
+
+def test_pieces_of_the_line_are_as_long_as_the_probabilities():
+    """With u on a fine grid: every token gets its share of grid points, a boundary belongs to the right."""
+    weights = torch.tensor([[0.25, 0.0, 0.5, 0.25, 0.0]])
+    u = torch.arange(64, dtype=torch.float64)[:, None] / 64
+    drawn = sa.pick(weights.expand(64, 5), u)
+    assert torch.bincount(drawn, minlength=5).tolist() == [16, 0, 32, 16, 0]
+    assert drawn.tolist() == sorted(drawn.tolist())
+    assert sa.pick(torch.tensor([[0.0, 0.0, 3.0]]), torch.zeros(1, 1).double()).item() == 2
+    least = torch.tensor([[1 - 2**-53]], dtype=torch.float64)
+    assert sa.pick(torch.tensor([[0.1, 0.7, 0.0]]), least).item() == 1
+
+
+def test_a_token_of_probability_0_is_never_drawn_in_ten_million_draws():
+    """A9 no. 12."""
+    weights = torch.tensor([[0.0, 0.2, 0.0, 0.0, 0.5, 1e-3, 0.0]]).expand(500_000, 7)
+    dice, counts = sa.Dice(seed(0), 500_000), torch.zeros(7, dtype=torch.int64)
+    for _ in range(20):
+        counts += torch.bincount(dice.draw(weights), minlength=7)
+    assert counts.sum() == 10**7 and counts[[0, 2, 3, 6]].sum() == 0
+    assert_drawn_from(counts, weights[0].double())
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12), st.floats(0, 1, exclude_max=True))
+def test_every_roll_hits_a_possible_token(weights, u):
+    assume(any(weights))
+    for scale in (1, 1e-30, 1e30):
+        w = torch.tensor([weights], dtype=torch.float32) * scale
+        assert weights[sa.pick(w, torch.tensor([[u]], dtype=torch.float64)).item()] > 0
+
+
+def test_one_generator_for_each_row_gives_what_the_row_gets_alone():
+    """A9 no. 5, no. 9."""
+    weights = torch.rand(3, 5, generator=seed(1))
+    many, alone = sa.Dice(seeds(3), 3), [sa.Dice(g) for g in seeds(3)]
+    for _ in range(10):
+        each = torch.cat([dice.draw(w[None]) for dice, w in zip(alone, weights, strict=True)])
+        assert torch.equal(many.draw(weights), each)
+    waited = sa.Dice(seeds(2), 2)
+    waited.roll([True, False])
+    assert waited.roll()[1] == sa.Dice(seed(1)).roll()
+
+
+def test_dice_refuse_what_is_no_generator():
+    with pytest.raises(ValueError, match="one for each of 3 rows, got 2"):
+        sa.Dice(seeds(2), 3)
+    for wrong in (0, [None], ["a"]):
+        with pytest.raises(TypeError, match=r"generator must be a torch\.Generator"):
+            sa.Dice(wrong, 1)
+
+
+def test_no_global_seed_is_touched_when_a_generator_is_given():
+    """A9 no. 5."""
+    model = MODELS["gpt"]()
+    before = torch.get_rng_state()
+    sa.generate(model, [0], max_new_tokens=3, generator=seed(0))
+    sa.best_of_n(model, [0], 2, max_new_tokens=3, generator=seed(0))
+    sa.speculative_generate(model, make_ngram(), [0], max_new_tokens=5, generator=seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- rules against enumerated laws ------------------------------------------------------------------------------------
+
+FOUR = [0.5, 0.25, 0.15, 0.10]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        (sa.Greedy(), [0]),
+        (sa.Temperature(0), [0]),
+        (sa.TopK(1), [0]),
+        (sa.TopK(3), [0, 1, 2]),
+        (sa.TopK(0), [0, 1, 2, 3]),
+        (sa.TopK(4), [0, 1, 2, 3]),
+        (sa.TopK(1000), [0, 1, 2, 3]),
+        (sa.TopP(0), [0]),
+        (sa.TopP(0.5), [0]),
+        (sa.TopP(0.51), [0, 1]),
+        (sa.TopP(0.75), [0, 1]),
+        (sa.TopP(0.76), [0, 1, 2]),
+        (sa.TopP(0.9), [0, 1, 2]),
+        (sa.TopP(1), [0, 1, 2, 3]),
+        (sa.MinP(0), [0, 1, 2, 3]),
+        (sa.MinP(0.2), [0, 1, 2, 3]),
+        (sa.MinP(0.21), [0, 1, 2]),
+        (sa.MinP(0.5), [0, 1]),
+        (sa.MinP(1), [0]),
+        (sa.Epsilon(0), [0, 1, 2, 3]),
+        (sa.Epsilon(0.15), [0, 1, 2]),
+        (sa.Epsilon(0.9), [0]),
+        (
+            sa.Eta(0.01),
+            [0, 1, 2, 3],
+        ),  # sqrt(.01) exp(-1.208) = .0299, more than .01: the floor is .01
+        (sa.Eta(0.2), [0, 1, 2]),  # sqrt(.2) exp(-1.208) = .134
+        (sa.Eta(1), [0]),  # exp(-1.208) = .299
+        (sa.Typical(0), [1]),  # distances to 1.208: .515, .178, .689, 1.095
+        (sa.Typical(0.25), [1]),
+        (sa.Typical(0.3), [0, 1]),
+        (sa.Typical(0.75), [0, 1]),
+        (sa.Typical(0.8), [0, 1, 2]),
+        (sa.Typical(1), [0, 1, 2, 3]),
+        (sa.TopNSigma(0), [0]),
+        (sa.TopNSigma(1.5), [0, 1]),  # the deviation of the logarithms is .601
+        (sa.TopNSigma(9), [0, 1, 2, 3]),
+    ],
+)
+def test_each_rule_keeps_exactly_these_tokens(rule, kept):
+    """S86, S88, S89, S90, A9 no. 3; also shuffled, and in float32, where sums are not exact."""
+    for dtype in (torch.float64, torch.float32):
+        for order in itertools.permutations(range(4)):
+            shuffled = [FOUR[i] for i in order]
+            expected = sorted(order.index(i) for i in kept)
+            assert support(rule, shuffled, dtype) == expected
+
+
+def test_what_is_kept_keeps_its_odds():
+    for rule in (sa.TopK(2), sa.TopP(0.75), sa.MinP(0.4), sa.Typical(0.6), sa.TopNSigma(1.5)):
+        assert torch.allclose(law(rule, FOUR)[:2], torch.tensor([2 / 3, 1 / 3]).double())
+
+
+def test_the_nucleus_is_the_smallest_set_and_the_lectures_is_not():
+    """S90, E10: .5, .25, .15, .10 at .75 leave two, where the printed code leaves three; HF's case leaves two."""
+    assert support(sa.TopP(0.75), FOUR) == [0, 1]
+    assert support(sa.TopP(0.8), [0.3, 0.1, 0.1, 0.5]) == [0, 3]
+    logits = torch.tensor([FOUR], dtype=torch.float64).log()
+    assert (lecture_top_p(logits, 0.75).softmax(-1) > 0).sum() == 3
+
+
+def lecture_top_p(logits, top_p):
+    sorted_logits, sorted_indices = torch.sort(logits, descending=True)
+    mask = F.softmax(sorted_logits, dim=-1).cumsum(-1) > top_p
+    mask[..., 1:] = mask[..., :-1].clone()
+    mask[..., 0] = False
+    sorted_logits[mask] = -torch.inf
+    return sorted_logits.gather(-1, sorted_indices.argsort(-1))
+
+
+probabilities = st.lists(st.integers(1, 50), min_size=2, max_size=9).map(
+    lambda w: [x / sum(w) for x in w]
+)
+
+
+@given(probabilities, st.floats(0, 1))
+def test_the_nucleus_is_the_smallest_of_all_sets_with_that_mass(probs, p):
+    """By enumeration of all subsets; masses within 1e-12 of p count as reached."""
+    kept = support(sa.TopP(p), probs)
+    if p == 1:
+        assert kept == list(range(len(probs)))
+        return
+    enough = [
+        len(s)
+        for n in range(1, len(probs) + 1)
+        for s in itertools.combinations(probs, n)
+        if sum(s) >= p - 1e-12
+    ]
+    assert sum(probs[i] for i in kept) >= p - 2e-9 and len(kept) == min(enough)
+    assert min(probs[i] for i in kept) >= max(
+        [x for i, x in enumerate(probs) if i not in kept], default=0
+    )
+
+
+@given(probabilities, st.integers(1, 12))
+def test_top_k_keeps_exactly_k_also_among_equals(probs, k):
+    """S89: ties go to the lowest ids, and impossible tokens are never among them."""
+    kept = support(sa.TopK(k), probs)
+    order = sorted(range(len(probs)), key=lambda i: (-probs[i], i))
+    assert kept == sorted(order[:k])
+    assert support(sa.TopK(k), [0.0, *probs, 0.0]) == [i + 1 for i in kept]
+
+
+def test_equals_are_cut_by_their_id():
+    equal = [0.25] * 4
+    assert support(sa.Greedy(), equal) == [0] and support(sa.TopK(3), equal) == [0, 1, 2]
+    assert support(sa.TopP(0.5), equal) == [0, 1] and support(sa.Typical(0.5), equal) == [0, 1]
+    assert support(sa.MinP(1), equal) == [0, 1, 2, 3]
+
+
+@given(probabilities, st.floats(0.05, 20))
+def test_temperature_is_a_power_of_the_probabilities(probs, temperature):
+    """S88."""
+    expected = torch.tensor(probs, dtype=torch.float64) ** (1 / temperature)
+    found = law(sa.Temperature(temperature), probs)
+    assert torch.allclose(found, expected / expected.sum(), rtol=1e-9, atol=1e-12)
+
+
+def test_temperature_at_its_ends():
+    """S88, E11: 0 is greedy, a tiny one too, without an overflow; 2 turns 80:20 into 2:1."""
+    assert torch.allclose(law(sa.Temperature(2), [0.8, 0.2]), torch.tensor([2 / 3, 1 / 3]).double())
+    for temperature in (0, 1e-300, 5e-324, 1e-30):
+        assert law(sa.Temperature(temperature), [0.2, 0.5, 0.0, 0.3]).tolist() == [0, 1, 0, 0]
+    flat = law(sa.Temperature(1e300), [0.2, 0.5, 0.0, 0.3])
+    assert torch.allclose(flat, torch.tensor([1, 1, 0, 1]).double() / 3)
+    logits = torch.tensor([[1.5, -2.0]])
+    assert sa.Temperature(1)(logits) is logits
+
+
+@given(probabilities)
+def test_entropy_rises_with_the_temperature(probs):
+    """S88."""
+    laws = [law(sa.Temperature(t), probs) for t in (0.1, 0.5, 1, 2, 10)]
+    entropies = [sa.entropy(p.log()).item() for p in laws]
+    assert all(a <= b + 1e-9 for a, b in itertools.pairwise(entropies))
+
+
+def test_top_n_sigma_does_not_depend_on_the_temperature():
+    logits = torch.randn(5, 40, generator=seed(0), dtype=torch.float64)
+    for n in (0.5, 1, 2):
+        rule = sa.TopNSigma(n)
+        cool, hot = (rule(sa.Temperature(t)(logits)) > -torch.inf for t in (0.3, 3))
+        assert torch.equal(cool, rule(logits) > -torch.inf) and torch.equal(hot, cool)
+    with_impossible = torch.cat([logits, torch.full((5, 3), -torch.inf)], dim=1)
+    assert torch.equal(sa.TopNSigma(1)(with_impossible)[:, :40], sa.TopNSigma(1)(logits))
+
+
+def history(*rows, n_prompt=0):
+    return sa.History(torch.tensor(rows), torch.full((len(rows),), n_prompt))
+
+
+def test_penalties_by_their_definition():
+    """A9 no. 4: a negative logit is multiplied, so that the token becomes less likely."""
+    z, past = torch.tensor([[2.0, -1.0, 0.5, -3.0]]), history([0, 1, 0])
+    assert sa.RepetitionPenalty(2)(z, past).tolist() == [[1.0, -2.0, 0.5, -3.0]]
+    assert sa.RepetitionPenalty(2, window=1)(z, past).tolist() == [[1.0, -1.0, 0.5, -3.0]]
+    assert sa.FrequencyPenalty(0.5)(z, past).tolist() == [[1.0, -1.5, 0.5, -3.0]]
+    assert sa.FrequencyPenalty(0.5, 0.25)(z, past).tolist() == [[0.75, -1.75, 0.5, -3.0]]
+    assert sa.FrequencyPenalty(1, window=2)(z, past).tolist() == [[1.0, -2.0, 0.5, -3.0]]
+    impossible = torch.tensor([[1.0, -torch.inf]])
+    for rule in (sa.RepetitionPenalty(2), sa.FrequencyPenalty(2)):
+        assert rule(impossible, history([0, 1]))[0, 1] == -torch.inf
+        assert rule(z.repeat(2, 1), history([0, 1], [2, 2]))[1, 0] == 2.0  # rows are apart
+
+
+def test_the_repetition_penalty_is_that_of_transformers():
+    processors = pytest.importorskip("transformers.generation.logits_process")
+    z = torch.randn(3, 9, generator=seed(0))
+    ids = torch.randint(9, (3, 5), generator=seed(1))
+    past = sa.History(ids, torch.full((3,), 5))
+    theirs = {
+        sa.RepetitionPenalty(1.3): processors.RepetitionPenaltyLogitsProcessor(1.3),
+        sa.NoRepeatNGram(2): processors.NoRepeatNGramLogitsProcessor(2),
+        sa.TopK(4): processors.TopKLogitsWarper(4),
+        sa.TopP(0.7): processors.TopPLogitsWarper(0.7),
+        sa.MinP(0.2): processors.MinPLogitsWarper(0.2),
+        sa.Typical(0.6): processors.TypicalLogitsWarper(0.6),
+        sa.Epsilon(0.05): processors.EpsilonLogitsWarper(0.05),
+        sa.Eta(0.1): processors.EtaLogitsWarper(0.1, device="cpu"),
+    }
+    for ours, peer in theirs.items():
+        assert torch.allclose(ours(z, past), peer(ids, z.clone())), ours
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=15), st.integers(1, 4))
+def test_no_n_gram_comes_twice(ids, n):
+    """Against the definition: a token is banned if the n-gram that it would complete occurs already."""
+    rule, end = sa.NoRepeatNGram(n), tuple(ids[len(ids) - n + 1 :])
+    grams = {tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)}
+    allowed = [len(ids) < n - 1 or (*end, x) not in grams for x in range(4)]
+    assert (rule(torch.zeros(1, 4), history(ids)) > -torch.inf)[0].tolist() == allowed
+
+
+def test_a_bias_is_added_and_can_forbid():
+    rule = sa.LogitBias({1: 2.5, 3: -math.inf})
+    assert rule(torch.zeros(2, 4)).tolist() == [[0, 2.5, 0, -math.inf]] * 2
+    assert sa.LogitBias({})(torch.zeros(1, 2)).tolist() == [[0, 0]]
+    with pytest.raises(ValueError, match="tokens from 0 to 2, got 3"):
+        rule(torch.zeros(1, 3))
+    for wrong in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="bias must hold finite numbers or -inf"):
+            sa.LogitBias({0: wrong})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sa.Temperature(-1), "temperature must be at least 0"),
+        (lambda: sa.Temperature(math.nan), "temperature must be at least 0"),
+        (lambda: sa.Temperature(math.inf), "temperature must be at least 0 and finite"),
+        (lambda: sa.TopK(-1), "top_k must be at least 0, got -1"),
+        (lambda: sa.TopP(1.01), "top_p must be at least 0 and at most 1, got 1.01"),
+        (lambda: sa.TopP(-0.1), "top_p must be at least 0"),
+        (lambda: sa.MinP(2), "min_p must be"),
+        (lambda: sa.Typical(-1), "typical_p must be"),
+        (lambda: sa.Epsilon(2), "epsilon must be"),
+        (lambda: sa.Eta(-1), "epsilon must be"),
+        (lambda: sa.TopNSigma(-1), "n must be at least 0"),
+        (lambda: sa.RepetitionPenalty(0), "penalty must be above 0"),
+        (lambda: sa.RepetitionPenalty(1, window=0), "window must be at least 1"),
+        (lambda: sa.FrequencyPenalty(math.inf), "penalty must be"),
+        (lambda: sa.NoRepeatNGram(0), "n must be at least 1"),
+        (lambda: sa.LogitBias({-1: 0}), "a token of bias must be at least 0"),
+    ],
+)
+def test_rules_name_what_is_wrong_with_them(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: sa.Temperature("1"), lambda: sa.TopK(1.0), lambda: sa.TopP(None)]
+)
+def test_rules_refuse_what_is_no_number(make):
+    with pytest.raises(TypeError, match="must be"):
+        make()
+
+
+def test_rules_that_look_at_the_text_say_so():
+    for rule in (sa.RepetitionPenalty(2), sa.FrequencyPenalty(1), sa.NoRepeatNGram(2)):
+        with pytest.raises(ValueError, match="history must be given"):
+            rule(torch.zeros(1, 3))
+    automaton = sa.Automaton.one_of([[0]])
+    with pytest.raises(ValueError, match="history must be given"):
+        sa.Constraint(automaton)(torch.zeros(1, 3))
+
+
+# --- chains -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_is_the_one_that_is_written():
+    """A9 no. 4."""
+    flat, cut = sa.Temperature(2), sa.TopP(0.75)
+    assert support(sa.Chain([flat, cut]), FOUR) == [0, 1, 2]
+    assert support(sa.Chain([cut, flat]), FOUR) == [0, 1]
+    assert sa.Chain()(torch.zeros(1, 2)).tolist() == [[0, 0]]
+
+
+def test_a_chain_explains_who_removed_what():
+    chain = sa.Chain([sa.TopK(3), sa.TopP(0.8), sa.LogitBias({1: -math.inf})])
+    model, *stages = chain.explain(torch.tensor(FOUR).log())
+    assert model.name == "model" and model.removed == ()
+    assert torch.allclose(model.probs, torch.tensor(FOUR))
+    assert [stage.removed for stage in stages] == [(3,), (2,), (1,)]
+    assert [stage.name for stage in stages[:2]] == ["TopK(k=3)", "TopP(p=0.8)"]
+    assert torch.allclose(stages[1].probs, torch.tensor([2 / 3, 1 / 3, 0, 0]))
+    assert torch.allclose(stages[-1].probs, chain(torch.tensor([FOUR]).log())[0].softmax(-1))
+    with pytest.raises(ValueError, match="logits must be of one row, got 2"):
+        chain.explain(torch.zeros(2, 4))
+
+
+@given(
+    probabilities, st.permutations([sa.Temperature(1.5), sa.TopK(3), sa.TopP(0.8), sa.MinP(0.3)])
+)
+def test_every_token_is_kept_or_removed_by_exactly_one_rule(probs, rules):
+    stages = sa.Chain(rules).explain(torch.tensor(probs).log())
+    removed = [i for stage in stages for i in stage.removed]
+    left = stages[-1].probs.nonzero()[:, 0].tolist()
+    assert sorted(removed + left) == list(range(len(probs)))
+
+
+def test_chains_accept_functions_and_refuse_the_rest():
+    def double(logits, history):
+        return 2 * logits
+
+    assert sa.Chain([double])(torch.ones(1, 2)).tolist() == [[2, 2]]
+    assert repr(sa.Chain([double, sa.TopK(1)])) == "Chain([double, TopK(k=1)])"
+    with pytest.raises(TypeError, match="processors must be callables"):
+        sa.Chain([0.9])
+    with pytest.raises(ValueError, match="<lambda> must return logits of shape"):
+        sa.Chain([lambda logits, history: logits[0]])(torch.ones(1, 2))
+    with pytest.raises(NotImplementedError, match="Processor does not define __call__"):
+        sa.Processor()(torch.ones(1, 2))
+    with pytest.raises(NotImplementedError, match="Filter does not define keep"):
+        sa.Filter()(torch.ones(1, 2))
+
+
+# --- the lecture's two functions --------------------------------------------------------------------------------------
+
+SETTINGS = [
+    ({}, None),
+    ({"temperature": 0.5}, sa.Chain([sa.Temperature(0.5)])),
+    ({"top_k": 3}, sa.Chain([sa.TopK(3)])),
+    ({"top_p": 0.8}, sa.Chain([sa.TopP(0.8)])),
+    (
+        {"temperature": 1.7, "top_k": 5, "top_p": 0.9},
+        sa.Chain([sa.Temperature(1.7), sa.TopK(5), sa.TopP(0.9)]),
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "chain"), SETTINGS)
+def test_tokens_are_drawn_from_the_enumerated_law(options, chain):
+    """S85: chi-square on 100,000 draws."""
+    logits = torch.randn(8, generator=seed(3), dtype=torch.float64)
+    logits[2] = -torch.inf
+    expected = (sa.as_chain(chain)(logits[None])[0]).softmax(-1)
+    drawn = sa.sample_next_token(logits.expand(100_000, 8), generator=seed(0), **options)
+    assert drawn.shape == (100_000,) and drawn.dtype == torch.int64
+    assert_drawn_from(torch.bincount(drawn, minlength=8), expected)
+
+
+RULES = [
+    sa.MinP(0.3), sa.Typical(0.7), sa.Epsilon(0.08), sa.Eta(0.2), sa.TopNSigma(1.0),
+    sa.RepetitionPenalty(1.5), sa.FrequencyPenalty(0.7, 0.2), sa.NoRepeatNGram(1), sa.LogitBias({0: 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_draws_have_the_law_that_a_rule_makes(rule):
+    """Chi-square on 100,000 draws; and every outcome of the real loop, weighted, against the chain rule to 1e-12."""
+    model = TableLM(table(V, 5))
+    past = history([1, 4], n_prompt=2)
+    scores = rule(model.log_table[4][None], past)
+    drawn = sa.Dice(seed(0), 100_000).draw(scores.softmax(-1).expand(100_000, V))
+    assert_drawn_from(torch.bincount(drawn, minlength=V), scores[0].softmax(-1))
+    found = outcome_law(
+        lambda dice: sa.generate(model, [1, 4], max_new_tokens=2, sampler=rule, generator=dice)
+    )
+    assert_same_law(found, law_by_chain_rule(model, [1, 4], 2, rule))
+
+
+@given(st.lists(st.floats(-20, 20), min_size=2, max_size=8), st.integers(0, 99))
+def test_temperature_0_and_top_k_1_and_top_p_0_are_greedy(logits, n):
+    z = torch.tensor([logits])
+    best = int(torch.tensor(logits).argmax())
+    for options in ({"temperature": 0}, {"top_k": 1}, {"top_p": 0}):
+        assert sa.sample_next_token(z, generator=seed(n), **options).tolist() == [best]
+
+
+def test_the_printed_function_fails_where_ours_does_not():
+    """E11: division by 0; k > V; our answers are documented."""
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    assert (logits / 0.0).softmax(-1).isnan().all()
+    with pytest.raises(RuntimeError):
+        torch.topk(logits, 4)
+    assert sa.sample_next_token(logits, 0.0).tolist() == [1]
+    assert sa.sample_next_token(logits, top_k=4, top_p=0, generator=seed(0)).tolist() == [1]
+    assert sa.sample_next_token(logits.half(), 0.0).tolist() == [1]
+    assert sa.sample_next_token(logits.bfloat16(), generator=seed(0)).item() in (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        ([[0.0, math.nan]], "row 0 holds nan or inf"),
+        ([[0.0, 1.0], [0.0, math.inf]], "row 1 holds nan or inf"),
+        ([[0.0, 1.0], [-math.inf, -math.inf]], "row 1 has only -inf"),
+        ([0.0, 1.0], r"logits must have shape \(B, V\), got \(2,\)"),
+        ([[]], r"logits must have shape \(B, V\)"),
+    ],
+)
+def test_logits_that_describe_no_law_are_refused(logits, message):
+    with pytest.raises(ValueError, match=message):
+        sa.sample_next_token(torch.tensor(logits))
+
+
+def test_sample_next_token_names_wrong_arguments():
+    logits = torch.zeros(1, 3)
+    for options, name in (({"temperature": -1}, "temperature"), ({"top_k": -1}, "top_k")):
+        with pytest.raises(ValueError, match=name):
+            sa.sample_next_token(logits, **options)
+    for p in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="top_p"):
+            sa.sample_next_token(logits, top_p=p)
+    for wrong in ([[0.0]], torch.zeros(1, 3, dtype=torch.int64)):
+        with pytest.raises(TypeError, match="logits must be a torch.Tensor of floats"):
+            sa.sample_next_token(wrong)
+
+
+@models
+def test_greedy_decode_is_the_argmax_of_the_whole_prefix(name):
+    """S86, S91, E12: several rows, beyond the context, without gradients."""
+    model = MODELS[name]()
+    ids = torch.tensor([[1, 2, 3], [6, 0, 0]])
+    found = sa.greedy_decode(model, ids, 20)
+    assert found.shape == (2, 23) and not found.requires_grad
+    for row, text in zip(ids, found, strict=True):
+        assert torch.equal(text, by_hand(model, row, 20, lambda z: z.argmax(-1)))
+
+
+def test_greedy_decode_ends_each_row_by_itself():
+    model = TableLM(np.roll(np.eye(5), 1, axis=1))  # 0 -> 1 -> 2 -> 3 -> 4 -> 0
+    found = sa.greedy_decode(model, torch.tensor([[0], [2]]), 3, eos_id=3)
+    assert found.tolist() == [[0, 1, 2, 3], [2, 3, 3, 3]]
+    model.eos_token_id = 4
+    assert sa.greedy_decode(model, torch.tensor([[0], [2]]), 9).tolist() == [
+        [0, 1, 2, 3, 4],
+        [2, 3, 4, 4, 4],
+    ]
+
+
+def test_greedy_loses_to_beam_search_in_two_steps():
+    """S87: .30 against .36."""
+    steps = np.eye(5)
+    steps[:3] = [[0, 0.6, 0.4, 0, 0], [0, 0.3, 0.2, 0.5, 0], [0, 0, 0.1, 0, 0.9]]
+    model = TableLM(steps)
+    greedy = sa.generate(model, [0], max_new_tokens=2, sampler=sa.Greedy())
+    assert greedy.ids[0].tolist() == [1, 3] and math.isclose(greedy.log_prob.exp(), 0.30)
+    beam = sa.beam_search(model, [0], max_new_tokens=2, beam_width=2)
+    assert beam.ids[0].tolist() == [2, 4] and math.isclose(beam.log_prob[0].exp(), 0.36)
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+@models
+def test_a_ragged_batch_gives_what_single_rows_give(name):
+    """S84, A9 no. 9: the same tokens from the same rolls, beyond the context too; scores to 1e-9 in float64."""
+    model = MODELS[name]()
+    prompts = [[1], [2, 3, 4, 5, 6], list(range(7)) * 3, [0, 0]]
+    for sampler in (
+        None,
+        [sa.Temperature(0.8), sa.TopP(0.9)],
+        sa.Greedy(),
+        sa.FrequencyPenalty(0.5),
+    ):
+        options = {"max_new_tokens": 15, "sampler": sampler, "stop": 3}
+        batch = sa.generate(model, prompts, generator=seeds(4), **options)
+        for b, prompt in enumerate(prompts):
+            alone = sa.generate(model, prompt, generator=seed(b), **options)
+            assert torch.equal(batch.ids[b], alone.ids[0]) and batch.reasons[b] == alone.reasons[0]
+            for field in ("log_probs", "entropies"):
+                pair = getattr(batch, field)[b], getattr(alone, field)[0]
+                assert torch.allclose(*pair, rtol=0, atol=1e-9)
+                assert name not in ("table", "own state", "n-gram") or torch.equal(*pair)
+
+
+@models
+def test_generation_agrees_with_the_plain_loop(name):
+    """S49, S84: greedily, token for token, for prompts shorter and longer than the context."""
+    model = MODELS[name]()
+    for prompt in ([1], list(range(7)) * 4):
+        found = sa.generate(model, prompt, max_new_tokens=18, sampler=sa.Temperature(0))
+        assert torch.equal(found.texts[0], by_hand(model, prompt, 18, lambda z: z.argmax(-1)))
+
+
+def test_generation_has_the_law_of_the_plain_loop():
+    """S85: all texts of three tokens of a known three-state model; chi-square of both on the same enumeration."""
+    P = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.4, 0.0, 0.6]])
+    model, n = TableLM(P), 100_000
+    law = np.einsum("a,ab,bc->abc", P[0], P, P).ravel()
+    start = torch.zeros(n, 1, dtype=torch.int64)
+    ours = sa.generate(model, start, max_new_tokens=3, generator=seed(0)).padded(0)[:, 1:]
+    plain = ancestral_sample(model, start, 3, generator=seed(0))[:, 1:]
+    for drawn in (ours, plain):
+        codes = drawn @ torch.tensor([9, 3, 1])
+        assert_drawn_from(torch.bincount(codes, minlength=27), law)
+
+
+class EveryOutcome(sa.Dice):
+    """Dice that go through all outcomes of a program, one run after the other, and multiply their probabilities."""
+
+    def __init__(self):
+        super().__init__(None, 1)
+        self.script = []
+
+    def runs(self, program):
+        """Yield (probability, result) of every run."""
+        while True:
+            self.at, self.probability = 0, 1.0
+            yield_value = program(self)
+            yield self.probability, yield_value
+            while self.script and not self.script[-1][1]:
+                self.script.pop()
+            if not self.script:
+                return
+            choice, rest = self.script.pop()
+            self.script.append((rest[0], rest[1:]))
+
+    def _choose(self, probs):
+        if self.at == len(self.script):
+            possible = [i for i, p in enumerate(probs) if p > 0]
+            self.script.append((possible[0], possible[1:]))
+        chosen = self.script[self.at][0]
+        self.at += 1
+        self.probability *= probs[chosen]
+        return chosen
+
+    def draw(self, weights, active=None):
+        (row,) = weights.double()
+        return torch.tensor([self._choose((row / row.sum()).tolist())])
+
+    def flip(self, probability):
+        return self._choose([1 - probability, probability]) == 1
+
+
+def outcome_law(program):
+    """The exact law of the text that a program writes."""
+    found = {}
+    for probability, result in EveryOutcome().runs(program):
+        key = tuple(result.ids[0].tolist())
+        found[key] = found.get(key, 0.0) + probability
+    return found
+
+
+def law_by_chain_rule(model, prompt, n, rule=None, stop=()):
+    """The law of n tokens by definition, with one full pass per prefix."""
+    found, chain = {}, sa.as_chain(rule)
+
+    def walk(text, p):
+        new = tuple(text[len(prompt) :])
+        if len(new) == n or (new and new[-1] in stop):
+            found[new] = p
+            return
+        past = sa.History(torch.tensor([text]), torch.tensor([len(prompt)]))
+        window = past.ids if model.context_length is None else crop(past.ids, model.context_length)
+        with torch.no_grad():
+            probs = chain(model(window)[:, -1].double(), past)[0].softmax(-1).tolist()
+        for i, q in enumerate(probs):
+            if q > 0:
+                walk([*text, i], p * q)
+
+    walk(list(prompt), 1.0)
+    return found
+
+
+def assert_same_law(a, b, tolerance=1e-12):
+    assert set(a) == set(b)
+    assert max(abs(a[key] - b[key]) for key in a) < tolerance
+
+
+def test_the_law_of_generation_by_enumeration():
+    """S85: every run of the real loop, weighted by its probability, against the chain rule; 1e-12 in float64."""
+    small = TableLM(table(3, 1))
+    for sampler in (None, [sa.Temperature(0.7), sa.TopP(0.9)], sa.FrequencyPenalty(0.5)):
+        found = outcome_law(
+            lambda dice, s=sampler: sa.generate(
+                small, [0], max_new_tokens=4, sampler=s, stop=2, generator=dice
+            )
+        )
+        assert_same_law(found, law_by_chain_rule(small, [0], 4, sampler, stop={2}))
+        assert math.isclose(sum(found.values()), 1, abs_tol=1e-12)
+
+
+@models
+def test_scores_are_those_of_the_model(name):
+    """Whatever rule chose, log_probs are the model's own, and entropies those of its law."""
+    model = MODELS[name]()
+    found = sa.generate(
+        model, [[1, 2], [3, 4]], max_new_tokens=8, sampler=sa.TopK(2), generator=seed(0)
+    )
+    for text, log_probs, entropies in zip(
+        found.texts, found.log_probs, found.entropies, strict=True
+    ):
+        logits = model(text[None, :-1])[0, 1:].log_softmax(-1)
+        assert torch.allclose(model.log_prob(text[None])[0, 1:], log_probs, rtol=0, atol=1e-9)
+        assert torch.allclose(-(logits.exp() * logits).sum(-1), entropies, rtol=0, atol=1e-9)
+    assert torch.allclose(found.log_prob, torch.stack([x.sum() for x in found.log_probs]))
+
+
+def test_an_entropy_of_a_law_with_zeros_is_a_number():
+    model = TableLM([[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1]])
+    found = sa.generate(model, [0], max_new_tokens=1, generator=seed(0))
+    assert math.isclose(found.entropies[0].item(), math.log(2))
+    assert sa.generate(model, [1], max_new_tokens=1).entropies[0].item() == 0
+
+
+def test_rows_end_for_a_reason_of_their_own():
+    """S84: a stop token is kept, others go on, new tokens are counted without the prompt."""
+    model = TableLM(np.roll(np.eye(6), 1, axis=1))
+    found = sa.generate(model, [[0], [0, 1, 2], [4]], max_new_tokens=3, stop=[3])
+    assert [row.tolist() for row in found.ids] == [[1, 2, 3], [3], [5, 0, 1]]
+    assert found.reasons == ("stop", "stop", "length") and len(found) == 3
+    assert [len(x) for x in found.log_probs] == [3, 1, 3]
+    assert found.padded(9).tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 0, 1]]
+    at_once = sa.generate(model, [2], max_new_tokens=5, stop=(3, 4))
+    assert at_once.ids[0].tolist() == [3]
+
+
+def test_rows_that_have_ended_disturb_nobody():
+    """A row that has ended may run into a dead end, or into nonsense: it does not matter."""
+    model = TableLM(np.roll(np.eye(6), 1, axis=1))
+    rules = [sa.NoRepeatNGram(1)]
+    found = sa.generate(model, [[0], [5]], max_new_tokens=4, sampler=rules, stop=[0, 4])
+    assert [row.tolist() for row in found.ids] == [[1, 2, 3, 4], [0]]
+    with pytest.raises(
+        sa.DeadEndError, match=r"NoRepeatNGram\(n=1\)\]\) leaves no token for row 1"
+    ):
+        sa.generate(model, [[0], [5]], max_new_tokens=6, sampler=rules, stop=5)
+
+
+@models
+def test_a_stream_gives_what_generate_gives(name):
+    model, prompts = MODELS[name](), [[1, 2], [3], [1, 1, 1, 1]]
+    options = {"max_new_tokens": 6, "stop": 0}
+    whole = sa.generate(model, prompts, generator=seeds(3), **options)
+    steps = list(sa.stream(model, prompts, generator=seeds(3), **options))
+    for b in range(3):
+        mine = [step for step in steps if step.active[b]]
+        assert [step.ids[b].item() for step in mine] == whole.ids[b].tolist()
+        scores = torch.tensor([step.log_probs[b] for step in mine], dtype=whole.log_probs[b].dtype)
+        assert torch.equal(scores, whole.log_probs[b])
+    assert all((step.ids[b] == -1) != step.active[b] for step in steps for b in range(3))
+
+
+def test_a_stream_checks_at_once_and_leaves_modes_alone_between_tokens():
+    """E13."""
+    model = make_gpt(dropout=0.5).train()
+    model.blocks[0].eval()
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        sa.stream(model, [0], max_new_tokens=0)
+    reference = sa.generate(model, [0], max_new_tokens=4, sampler=sa.Greedy()).ids[0]
+    for step, expected in zip(
+        sa.stream(model, [0], max_new_tokens=4, sampler=sa.Greedy()), reference, strict=True
+    ):
+        assert torch.is_grad_enabled() and model.training and not model.blocks[0].training
+        assert step.ids.item() == expected
+    assert torch.equal(
+        sa.generate(model.eval(), [0], max_new_tokens=4, sampler=sa.Greedy()).ids[0], reference
+    )
+
+
+def test_the_same_generator_gives_the_same_text():
+    """S85."""
+    model = make_ngram()
+    texts = [
+        sa.generate(model, [0], max_new_tokens=30, generator=seed(n)).ids[0].tolist()
+        for n in (0, 0, 1)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.data())
+@settings(max_examples=60)
+def test_the_window_fits_holds_the_newest_and_moves_only_forward(n, T, data):
+    """S49: without `keep` it is the rule of `crop`; with it, there are always `keep` tokens or more."""
+    keep = data.draw(st.integers(1, T))
+    start = sa.window_start(n, T, keep)
+    assert 0 <= start < n and n - start <= T and (start == 0 or n - start >= keep)
+    assert start <= sa.window_start(n + 1, T, keep) and sa.window_start(n, None) == 0
+    text = torch.arange(n)[None]
+    assert torch.equal(text[:, sa.window_start(n, T) :], crop(text, T))
+
+
+@pytest.mark.parametrize("keep", [None, 1, 6, 11, 12])
+def test_texts_may_be_cut_earlier_and_are_read_as_the_window_says(keep):
+    """S49: far beyond the context, from short and long prompts, each token from its own window."""
+    model = make_gpt()
+    for prompt in ([1], list(range(7)) * 4):
+        found = sa.generate(model, prompt, max_new_tokens=30, sampler=sa.Greedy(), keep=keep)
+        text = found.texts[0]
+        for n in range(len(prompt), len(text)):
+            window = text[None, sa.window_start(n, 12, keep) : n]
+            assert model(window)[0, -1].argmax() == text[n]
+
+
+def test_a_prompt_is_read_once_and_its_logits_are_not_made():
+    """The prompt in one piece, then single tokens, by `next_logits`."""
+    sizes, model = [], make_gpt()
+    original = model.next_logits
+    model.next_logits = lambda ids, state: sizes.append(ids.shape[1]) or original(ids, state)
+    sa.generate(model, [1, 2, 3, 4], max_new_tokens=4)
+    assert sizes == [4, 1, 1, 1]
+    sizes.clear()
+    sa.generate(
+        model, [[1], [2] * 8], max_new_tokens=2
+    )  # the long prompt goes on when the short row is done
+    assert sizes == [1, 1, 6, 1]
+
+
+@models
+def test_the_score_of_what_follows_is_the_last_row_of_step(name):
+    model = MODELS[name]()
+    ids = torch.randint(V, (2, 5), generator=seed(0))
+    all_logits, _ = model.step(ids, model.init_state(2))
+    last, state = model.next_logits(ids, model.init_state(2))
+    assert torch.allclose(last, all_logits[:, -1], rtol=0, atol=1e-12)
+    more, _ = model.next_logits(ids[:, :1], state)
+    whole = torch.cat([ids, ids[:, :1]], 1)
+    assert torch.allclose(more, model(whole)[:, -1], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error", "message"),
+    [
+        ([], ValueError, "prompt must have at least one token"),
+        (torch.zeros(0, dtype=torch.int64), ValueError, "at least one token"),
+        (torch.zeros(2, 0, dtype=torch.int64), ValueError, "at least one token"),
+        ([[1], []], ValueError, "at least one token"),
+        ("to be", TypeError, "encode it first"),
+        (3, TypeError, "prompt must be a tensor or a sequence"),
+        ([1.5], TypeError, "integers"),
+        ([[1], ["a"]], TypeError, "prompt must hold token ids"),
+        ([True, False], TypeError, "integers"),
+        ([7], ValueError, "between 0 and 6"),
+        ([[0], [-1]], ValueError, "between 0 and 6"),
+        (torch.zeros(1, 1, 1, dtype=torch.int64), TypeError, "rows of integers"),
+    ],
+)
+def test_prompts_that_are_none_are_named(prompt, error, message):
+    for model in (make_ngram(), make_gpt()):
+        with pytest.raises(error, match=message):
+            sa.generate(model, prompt, max_new_tokens=1)
+
+
+def test_prompts_may_come_in_any_form():
+    model, forms = (
+        make_ngram(),
+        [[1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2]), [[1, 2]], [np.array([1, 2])]],
+    )
+    forms += [
+        torch.tensor([[1, 2]]),
+        torch.tensor([1, 2], dtype=torch.int32),
+        [torch.tensor(1), torch.tensor(2)],
+    ]
+    texts = {
+        tuple(sa.generate(model, form, max_new_tokens=3, generator=seed(0)).texts[0].tolist())
+        for form in forms
+    }
+    assert len(texts) == 1 and len(texts.pop()) == 5
+
+
+def test_other_arguments_are_named():
+    model = make_gpt()
+    with pytest.raises(ValueError, match="stop must hold tokens from 0 to 6, got 7"):
+        sa.generate(model, [0], max_new_tokens=1, stop=7)
+    with pytest.raises(ValueError, match="stop must be at least 0"):
+        sa.generate(model, [0], max_new_tokens=1, stop=[1, -1])
+    with pytest.raises(TypeError, match="stop must be an integer"):
+        sa.generate(model, [0], max_new_tokens=1, stop="<eos>")
+    with pytest.raises(ValueError, match="keep must be at most 12, got 13"):
+        sa.generate(model, [0], max_new_tokens=1, keep=13)
+    with pytest.raises(TypeError, match="model must be a LanguageModel"):
+        sa.generate(lambda ids: ids, [0], max_new_tokens=1)
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
+        sa.generate(model, [0], max_new_tokens=0)
+
+
+def test_a_model_that_returns_nan_is_caught():
+    class Broken(TableLM):
+        def forward(self, ids):
+            return super().forward(ids) * torch.where(ids == 2, math.nan, 1.0)[..., None]
+
+    broken = Broken(np.roll(np.eye(4), 1, axis=1).clip(0.1))
+    for sampler in (None, sa.Greedy(), sa.TopP(0.9)):
+        with pytest.raises(ValueError, match="row 1 holds nan or inf"):
+            sa.generate(broken, [[0], [2]], max_new_tokens=1, sampler=sampler)
+
+
+# --- loops and diversity ----------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 2), max_size=24), st.integers(2, 4))
+def test_a_loop_is_found_if_and_only_if_the_end_repeats(ids, repeats):
+    """S87: against all periods, by comparing pieces."""
+    periods = [
+        p
+        for p in range(1, len(ids) // repeats + 1)
+        if len({tuple(ids[len(ids) - (i + 1) * p : len(ids) - i * p]) for i in range(repeats)}) == 1
+    ]
+    found = sa.find_loop(ids, repeats=repeats)
+    assert (found is None) == (not periods)
+    if found:
+        start, period = found
+        assert period == periods[0]
+        assert all(ids[i] == ids[i + period] for i in range(start, len(ids) - period))
+        assert start == 0 or ids[start - 1] != ids[start - 1 + period]
+
+
+def test_diversity_by_hand():
+    """S85."""
+    found = sa.diversity([[1, 2, 1, 2], torch.tensor([1, 2, 3, 3])])
+    assert found.distinct_1 == 3 / 8 and found.distinct_2 == 4 / 6
+    share = np.array([3, 3, 2]) / 8
+    assert math.isclose(found.entropy, -(share * np.log(share)).sum())
+    assert (
+        sa.diversity([[1, 2, 3, 4]] * 3).self_bleu == 1 and sa.diversity([[1], [2]]).self_bleu == 0
+    )
+    for wrong in ([[1, 2]], [[1], []]):
+        with pytest.raises(ValueError, match="at least two texts"):
+            sa.diversity(wrong)
+
+
+def test_self_bleu_is_the_mean_bleu_of_nltk():
+    bleu = pytest.importorskip("nltk.translate.bleu_score")
+    rows = torch.randint(3, (6, 30), generator=seed(0)).tolist()
+    rows[2] = rows[2][:25]
+    theirs = [bleu.sentence_bleu(rows[:b] + rows[b + 1 :], row) for b, row in enumerate(rows)]
+    assert math.isclose(sa.self_bleu(rows), np.mean(theirs), rel_tol=1e-12)
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+def all_texts(model, prompt, n, stop=()):
+    return sorted(law_by_chain_rule(model, prompt, n, stop=stop).items(), key=lambda item: -item[1])
+
+
+@models
+def test_a_wide_beam_is_an_exhaustive_search(name):
+    """S82: the best of all texts with their log-probabilities, in order."""
+    model = MODELS[name]()
+    found = sa.beam_search(model, [1, 2], max_new_tokens=3, beam_width=V**2)
+    expected = all_texts(model, [1, 2], 3)[: len(found)]
+    assert [tuple(row.tolist()) for row in found.ids[:10]] == [text for text, _ in expected[:10]]
+    logs = torch.tensor([math.log(p) for _, p in expected[:10]], dtype=torch.float64)
+    assert torch.allclose(found.scores[:10], logs, rtol=0, atol=1e-9)
+
+
+@models
+@pytest.mark.parametrize("power", [0.0, 0.7, 1.0])
+def test_scores_of_beams_add_up(name, power):
+    """A9 no. 10: the sum of what is reported per token is what the model says, and the score follows from it."""
+    model = MODELS[name]()
+    found = sa.beam_search(model, [1], max_new_tokens=15, beam_width=4, length_power=power, stop=2)
+    assert found.scores.diff().le(0).all() and len({tuple(x.tolist()) for x in found.ids}) == len(
+        found
+    )
+    for b, text in enumerate(found.texts):
+        new = len(found.ids[b])
+        assert torch.equal(found.log_probs[b].sum(), found.log_prob[b])
+        assert math.isclose(found.scores[b], found.log_prob[b] / new**power, rel_tol=1e-12)
+        if model.context_length is None or len(text) <= model.context_length:
+            direct = model.log_prob(text[None])[0].sum()
+            assert torch.allclose(direct, found.log_prob[b], rtol=0, atol=1e-9)
+        assert (found.reasons[b] == "stop") == (text[-1] == 2)
+
+
+@models
+def test_a_beam_of_width_1_is_greedy(name):
+    """S86: also beyond the context, with a stop token, whatever the rule for the length."""
+    model = MODELS[name]()
+    for power in (0, 1):
+        beam = sa.beam_search(
+            model, [3, 1], max_new_tokens=18, beam_width=1, length_power=power, stop=0
+        )
+        greedy = sa.generate(model, [3, 1], max_new_tokens=18, sampler=sa.Greedy(), stop=0)
+        assert torch.equal(beam.ids[0], greedy.ids[0]) and beam.reasons == greedy.reasons
+
+
+def test_the_length_rule_decides_between_short_and_long():
+    model = TableLM([[0.0, 0.5, 0.5], [0, 1, 0], [0, 0.1, 0.9]])
+    short, long = (
+        sa.beam_search(model, [0], max_new_tokens=4, beam_width=3, length_power=a, stop=1)
+        for a in (0, 2)
+    )
+    assert short.ids[0].tolist() == [1] and len(long.ids[0]) == 4
+
+
+def test_beams_respect_filters_and_dead_ends():
+    model = TableLM(table(4, 2))
+    found = sa.beam_search(model, [0], max_new_tokens=3, beam_width=50, filters=sa.NoRepeatNGram(1))
+    expected = [t for t, _ in all_texts(model, [0], 3) if len({0, *t}) == 4]
+    assert [tuple(x.tolist()) for x in found.ids] == expected
+    with pytest.raises(sa.DeadEndError, match="no continuation is possible"):
+        sa.beam_search(model, [0], max_new_tokens=4, beam_width=5, filters=sa.NoRepeatNGram(1))
+    for options, message in (
+        ({"beam_width": 0}, "beam_width"),
+        ({"length_power": -1}, "length_power"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sa.beam_search(model, [0], max_new_tokens=1, **options)
+
+
+def test_equal_scores_come_lowest_ids_first():
+    found = sa.beam_search(TableLM(np.full((3, 3), 1 / 3)), [0], max_new_tokens=2, beam_width=4)
+    assert [x.tolist() for x in found.ids] == [[0, 0], [0, 1], [0, 2], [1, 0]]
+    assert sa.top_indices(torch.tensor([1.0, 3.0, -math.inf, 3.0]), 9).tolist() == [1, 3, 0]
+
+
+def test_the_best_of_one_is_a_sample_and_more_are_never_worse():
+    """S82."""
+    model = make_ngram()
+    options = {"max_new_tokens": 12, "sampler": sa.TopP(0.9), "stop": 0}
+    one = sa.best_of_n(model, [1], 1, generator=seed(5), **options)
+    sample = sa.generate(model, [1], generator=seed(5), **options)
+    assert torch.equal(one.ids[0], sample.ids[0]) and torch.equal(
+        one.log_probs[0], sample.log_probs[0]
+    )
+    for rerank in ("log_prob", "mean", lambda found: [len(row) for row in found.ids]):
+        best = [
+            sa.best_of_n(model, [1], n, generator=seed(5), rerank=rerank, **options).scores[0]
+            for n in range(1, 20)
+        ]
+        assert all(a <= b for a, b in itertools.pairwise(best))
+
+
+def test_candidates_are_ranked_by_what_is_asked_for():
+    model, options = make_ngram(), {"max_new_tokens": 8, "generator": seed(0)}
+    found = sa.best_of_n(model, [1], 6, rerank="log_prob", **options)
+    assert torch.equal(found.scores, found.log_prob) and found.scores.diff().le(0).all()
+    assert torch.equal(
+        sa.best_of_n(model, [1], 6, **options).scores.diff().le(0).all(), torch.tensor(True)
+    )
+    like = sa.likeness([[1, 2], [1, 2], [3]])  # of 1, 2, 12: all shared; with 3: none
+    assert like == [0.5, 0.5, 0.0] and sa.likeness([[1]]) == [0.0]
+    with pytest.raises(ValueError, match="rerank must be log_prob, mean, mbr or a function"):
+        sa.best_of_n(model, [1], 2, rerank="best", **options)
+    with pytest.raises(ValueError, match="rerank must return 2 numbers"):
+        sa.best_of_n(model, [1], 2, rerank=lambda found: [1.0], **options)
+
+
+# --- speculative decoding ---------------------------------------------------------------------------------------------
+
+
+@given(probabilities, st.data())
+def test_accepted_and_replaced_together_have_the_law_of_the_target(p, data):
+    """By enumeration: min(p, q) + (1 - acceptance) residual = p; the acceptance is 1 - TV."""
+    q = data.draw(st.lists(st.integers(0, 20), min_size=len(p), max_size=len(p)).filter(any))
+    p, q = torch.tensor(p, dtype=torch.float64), torch.tensor(q, dtype=torch.float64)
+    q = q / q.sum()
+    alpha = sa.acceptance(p, q)
+    assert torch.allclose(alpha, 1 - (p - q).abs().sum() / 2, rtol=0, atol=1e-12)
+    out = torch.minimum(p, q) + (1 - alpha) * sa.residual(p, q)
+    assert torch.allclose(out, p, rtol=0, atol=1e-12)
+
+
+PAIRS = {
+    "tables": (lambda: TableLM(table(3, 0)), lambda: TableLM(table(3, 1, sharp=2.0))),
+    "own state": (lambda: CountingLM(table(3, 0)), lambda: CountingLM(table(3, 1))),
+    "zeros": (
+        lambda: TableLM([[0.5, 0.5, 0], [0.2, 0, 0.8], [0, 0.3, 0.7]]),
+        lambda: TableLM([[0, 0.1, 0.9], [1, 0, 0], [0.2, 0.2, 0.6]]),
+    ),
+    "gpt and lstm": (
+        lambda: GPT(GPTConfig(3, 4, 8, 1, 1), generator=seed(0)).double(),
+        lambda: LSTMLM(LSTMConfig(3, 4, 4, 1), generator=seed(0)).double(),
+    ),
+    "lstm and gpt": (
+        lambda: LSTMLM(LSTMConfig(3, 4, 4, 1), generator=seed(0)).double(),
+        lambda: GPT(GPTConfig(3, 3, 8, 1, 1), generator=seed(0)).double(),
+    ),
+}
+
+
+@pytest.mark.parametrize("n_draft", [1, 2, 3])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_speculation_has_exactly_the_law_of_the_target(pair, n_draft):
+    """A9 no. 6: every run of the real function, weighted, against the chain rule; beyond the context of 4 too."""
+    target, draft = (make() for make in PAIRS[pair])
+    with torch.no_grad():
+        for model in (target, draft):
+            for p in model.parameters():
+                p += 0.5 * torch.randn(p.shape, generator=seed(9))
+    for sampler in (None, [sa.Temperature(1.5), sa.TopP(0.8)]):
+        found = outcome_law(
+            lambda dice, s=sampler: sa.speculative_generate(
+                target,
+                draft,
+                [0, 1],
+                max_new_tokens=4,
+                n_draft=n_draft,
+                sampler=s,
+                stop=2,
+                generator=dice,
+            )
+        )
+        assert_same_law(found, law_by_chain_rule(target, [0, 1], 4, sampler, stop={2}))
+
+
+def test_acceptance_in_the_long_run_is_1_minus_the_distance():
+    """One table row for all contexts: every decision has the same laws."""
+    p, q = torch.tensor(table(V, 0)[0]), torch.tensor(table(V, 1)[0])
+    target, draft = TableLM(np.tile(p, (V, 1))), TableLM(np.tile(q, (V, 1)))
+    found = sa.speculative_generate(
+        target, draft, [0], max_new_tokens=3000, n_draft=3, generator=seed(0)
+    )
+    alpha, n = sa.acceptance(p, q).item(), found.n_proposed
+    assert abs(found.n_accepted / n - alpha) < 4 * math.sqrt(alpha * (1 - alpha) / n)
+    assert abs(3000 / found.n_passes - sa.expected_tokens(alpha, 3)) < 0.1
+    assert_drawn_from(torch.bincount(found.ids[0], minlength=V), p)
+
+
+def test_a_model_that_drafts_for_itself_is_always_accepted():
+    """In exact arithmetic; in floating point, nearly."""
+    for name in ("table", "gpt", "lstm"):
+        model = MODELS[name]()
+        found = sa.speculative_generate(
+            model, MODELS[name](), [1], max_new_tokens=11, n_draft=4, generator=seed(0)
+        )
+        assert found.n_accepted == found.n_proposed and found.n_passes == 3
+        assert len(found.ids[0]) == 11 and found.reasons == ("length",)
+
+
+@models
+def test_greedy_speculation_writes_the_greedy_text(name):
+    model, draft = MODELS[name](), make_ngram()
+    found = sa.speculative_generate(
+        model, draft, [1, 2], max_new_tokens=30, sampler=sa.Greedy(), stop=4
+    )
+    expected = sa.generate(model, [1, 2], max_new_tokens=30, sampler=sa.Greedy(), stop=4)
+    assert torch.equal(found.ids[0], expected.ids[0]) and found.reasons == expected.reasons
+    assert torch.allclose(found.log_probs[0], expected.log_probs[0].double(), rtol=0, atol=1e-9)
+    assert torch.allclose(found.entropies[0], expected.entropies[0].double(), rtol=0, atol=1e-9)
+
+
+def test_expected_tokens_per_pass():
+    """(1 - .8^5) / .2 = 3.3616."""
+    assert math.isclose(sa.expected_tokens(0.8, 4), 3.3616)
+    assert sa.expected_tokens(1, 4) == 5 and sa.expected_tokens(0, 4) == 1
+    with pytest.raises(ValueError, match="alpha must be"):
+        sa.expected_tokens(1.2, 4)
+
+
+def test_speculation_names_what_is_wrong():
+    with pytest.raises(ValueError, match="draft must have the vocabulary of target, 7, got 3"):
+        sa.speculative_generate(make_ngram(), TableLM(table(3, 0)), [0], max_new_tokens=1)
+    with pytest.raises(ValueError, match="n_draft must be at least 1"):
+        sa.speculative_generate(make_ngram(), make_ngram(), [0], max_new_tokens=1, n_draft=0)
+
+
+# --- automata ---------------------------------------------------------------------------------------------------------
+
+WORDS = ["ab", "abc", "b", "cab"]
+
+
+def test_a_tree_accepts_exactly_its_texts():
+    automaton = sa.Automaton.one_of(WORDS)
+    for n in range(5):
+        for text in map("".join, itertools.product("abc", repeat=n)):
+            assert automaton.accepts(text) == (text in WORDS)
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=5, unique=True))
+def test_lifting_to_tokens_keeps_the_language(tokens):
+    """Every sequence of tokens is accepted if and only if its characters are."""
+    characters = sa.Automaton([{"a": 1, "b": 0}, {"a": 1, "b": 2}, {"a": 2}], accepting={2})
+    try:
+        lifted = characters.over([*tokens, None, ""])
+    except ValueError:
+        lifted = None
+    for n in range(4):
+        for ids in itertools.product(range(len(tokens) + 2), repeat=n):
+            text = "".join(([*tokens, None, ""][i] or "?") for i in ids)
+            assert (lifted is not None and lifted.accepts(ids)) == characters.accepts(text)
+
+
+def test_dead_ends_are_removed():
+    automaton = sa.Automaton([{"x": 1, "y": 2}, {"x": 1}, {}], accepting={2})
+    assert automaton.arcs == ({"y": 2}, {}, {}) and automaton.run("x") is None
+    with pytest.raises(ValueError, match="accepting must hold a state that can be reached"):
+        sa.Automaton([{"x": 1}, {}], accepting=[])
+    for wrong in ([{"x": 2}, {}], [{"x": 1}, {"y": -1}]):
+        with pytest.raises(ValueError, match="states must be between 0 and 1"):
+            sa.Automaton(wrong, accepting=[1])
+
+
+@models
+def test_whatever_is_generated_has_the_form(name):
+    """Prompts are free; rows end when nothing more is allowed, or at a stop token where the form may end."""
+    model = MODELS[name]()
+    tree = sa.Automaton.one_of([[1, 2, 3], [1, 2, 4], [5], [6, 6]])
+    prompts = [[0], [1, 1, 1], [4, 5]] * 5
+    found = sa.generate(
+        model, prompts, max_new_tokens=9, sampler=sa.Constraint(tree), generator=seed(0)
+    )
+    assert all(tree.accepts(row.tolist()) for row in found.ids) and set(found.reasons) == {
+        "complete"
+    }
+    loop = sa.Automaton([{1: 1}, {2: 0}], accepting=[0])
+    rule = sa.Constraint(loop, stop=0)
+    found = sa.generate(model, prompts, max_new_tokens=30, sampler=rule, stop=0, generator=seed(0))
+    for row, reason in zip(found.ids, found.reasons, strict=True):
+        assert reason == "length" or (row[-1] == 0 and loop.accepts(row[:-1].tolist()))
+    assert "stop" in found.reasons
+    beam = sa.beam_search(model, [0], max_new_tokens=5, beam_width=9, filters=sa.Constraint(tree))
+    assert len(beam) == 4 and set(beam.reasons) == {"complete"}
+    pair = sa.speculative_generate(
+        model, make_ngram(), [0], max_new_tokens=9, sampler=sa.Constraint(tree), generator=seed(0)
+    )
+    assert tree.accepts(pair.ids[0].tolist()) and pair.reasons == ("complete",)
+
+
+def test_deciding_step_by_step_is_not_the_law_given_the_form():
+    model = TableLM(
+        [[0, 0.6, 0.4, 0, 0], [0, 0.3, 0.2, 0.5, 0], [0, 0, 0.1, 0, 0.9], *np.eye(5)[3:]]
+    )
+    form = sa.Constraint(sa.Automaton.one_of([(1, 3), (2, 4)]))
+    found = outcome_law(
+        lambda dice: sa.generate(model, [0], max_new_tokens=5, sampler=form, generator=dice)
+    )
+    assert_same_law(found, {(1, 3): 0.6, (2, 4): 0.4})
+
+
+# --- the gap ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_gap_is_filled_with_the_most_probable_tokens():
+    """S48."""
+    from arbook.tokens import WordTokenizer
+
+    text = "the cat sat on the mat the cat sat on the chair the cat sat on the mat"
+    words = WordTokenizer.train(text)
+    model = NGramLM(4, vocab_size=words.vocab_size, smoothing="mle").fit(words.encode(text))
+    answers = sa.complete(model, words, "The cat sat on the".lower(), top=5)
+    assert answers == [("mat", pytest.approx(2 / 3)), ("chair", pytest.approx(1 / 3))]
+    with pytest.raises(ValueError, match="top must be at least 1"):
+        sa.complete(model, words, "the", top=0)
+
+
+# --- packed weights ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["modern", "gpt-2", "grouped", "bare"])
+def test_a_packed_model_is_the_same_function(layout):
+    """In one pass, in steps, in batches of other sizes; it shares what is not packed, and leaves the model alone."""
+    model = make_gpt(torch.float32, **LAYOUTS[layout]).train()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    packed = sa.pack(model, batch_size=2)
+    assert model.training and not packed.training
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert packed.embedding.weight is model.embedding.weight
+    assert isinstance(packed.blocks[0].mlp.up, sa.PackedLinear)
+    model.eval()
+    for B in (1, 2, 5):
+        ids = torch.randint(V, (B, 12), generator=seed(B))
+        assert torch.allclose(packed(ids), model(ids), rtol=0, atol=1e-4)
+    assert max(ob.check_conformance(packed).values()) < 1e-4
+    texts = [
+        sa.generate(m, [[1], [2, 3]], max_new_tokens=25, generator=seeds(2)).ids
+        for m in (packed, model)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*texts, strict=True))
+
+
+def test_what_cannot_be_packed_is_copied():
+    model = make_gpt()
+    copied, ids = sa.pack(model), torch.tensor([[1, 2, 3]])
+    assert copied is not model and torch.equal(copied(ids), model(ids))
+    with pytest.raises(TypeError, match="model must be a GPT"):
+        sa.pack(make_ngram())
+
+
+# --- static shapes ----------------------------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "modern": {},
+    "gpt-2": {
+        "positions": "learned",
+        "norm": "layernorm",
+        "bias": True,
+        "tied": True,
+        "qk_norm": False,
+    },
+    "grouped": {"n_kv_head": 1},
+    "bare": {"positions": "none", "activation": "relu2"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_static_steps_are_steps(layout, dtype):
+    """At every position of the context, with old rubbish in the cache."""
+    model = make_gpt(dtype, **LAYOUTS[layout])
+    ids = torch.randint(V, (3, 12), generator=seed(0))
+    decoder, tolerance = sa.StaticDecoder(model, 3), 1e-10 if dtype == torch.float64 else 1e-4
+    decoder.cache.keys.fill_(100), decoder.cache.values.fill_(-100)
+    for prefix in (1, 5):
+        state, expected = decoder.init_state(3), model(ids)
+        logits, state = decoder.next_logits(ids[:, :prefix], state)
+        assert torch.allclose(logits, expected[:, prefix - 1], rtol=0, atol=tolerance)
+        for t in range(prefix, 12):
+            logits, state = decoder.step(ids[:, t : t + 1], state)
+            assert torch.allclose(logits[:, 0], expected[:, t], rtol=0, atol=tolerance)
+    with pytest.raises(ValueError, match="the context is full"):
+        decoder.next_logits(ids[:, :1], state)
+
+
+def test_a_static_decoder_takes_the_place_of_its_model():
+    """In generation, beyond the context, and as the target or draft of a speculation."""
+    model = make_gpt()
+    decoder = sa.StaticDecoder(model, 2)
+    options = {"max_new_tokens": 30, "stop": 0}
+    for keep in (None, 5):
+        ours, theirs = (
+            sa.generate(m, [[1], [2, 3]], generator=seeds(2), keep=keep, **options)
+            for m in (decoder, model)
+        )
+        assert all(torch.equal(a, b) for a, b in zip(ours.ids, theirs.ids, strict=True))
+    single = sa.StaticDecoder(model, 1)
+    pair = sa.speculative_generate(
+        single, make_ngram(), [1], max_new_tokens=20, sampler=sa.Greedy()
+    )
+    assert torch.equal(
+        pair.ids[0], sa.generate(model, [1], max_new_tokens=20, sampler=sa.Greedy()).ids[0]
+    )
+    assert torch.equal(decoder(torch.tensor([[1, 2]])), model(torch.tensor([[1, 2]])))
+
+
+def test_static_decoders_name_what_is_wrong():
+    model = make_gpt()
+    decoder = sa.StaticDecoder(model, 2)
+    with pytest.raises(TypeError, match="model must be a GPT"):
+        sa.StaticDecoder(make_ngram())
+    with pytest.raises(ValueError, match="batch_size must be 2, got 1"):
+        sa.generate(decoder, [0], max_new_tokens=2)
+    with pytest.raises(ValueError, match="state must come from init_state of this decoder"):
+        decoder.next_logits(torch.zeros(2, 1, dtype=torch.int64), model.init_state(2))
+    with pytest.raises(ValueError, match="between 0 and 6"):
+        decoder.next_logits(torch.full((2, 1), 9), decoder.init_state(2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_cuda_graph_writes_what_the_model_writes(compiled):
+    model = make_gpt(torch.float32, T=64).cuda()
+    decoder = sa.StaticDecoder(model, 2, compile=compiled)
+    ids = torch.randint(V, (2, 40), generator=seed(0)).cuda()
+    state = decoder.init_state(2)
+    for t in range(40):
+        logits, state = decoder.next_logits(ids[:, t : t + 1], state)
+        assert torch.allclose(logits, model(ids[:, : t + 1])[:, -1], atol=1e-3)
+    for generators in (seeds(2), [torch.Generator("cuda").manual_seed(i) for i in range(2)]):
+        found = sa.generate(decoder, [[1], [2, 3]], max_new_tokens=90, generator=generators, stop=0)
+        assert all(0 < len(row) <= 90 for row in found.ids)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_step():
+    model = make_gpt(torch.float32)
+    decoder = sa.StaticDecoder(model, 1, compile=True)
+    texts = [
+        sa.generate(m, [1, 2], max_new_tokens=8, sampler=sa.Greedy()).ids[0]
+        for m in (decoder, model)
+    ]
+    assert torch.equal(*texts)
