@@ -15,6 +15,8 @@ endif
 
 # Kernels of this environment come before those that the user has installed elsewhere.
 export JUPYTER_PREFER_ENV_PATH := 1
+# Sphinx looks up every name on the pages; a lazy library that is asked for one says a line about each of its parts.
+export TRANSFORMERS_VERBOSITY := error
 # Where the notebooks' extension lives, for the commands that run outside Sphinx.
 EXTENSIONS := PYTHONPATH=_ext
 
