@@ -26,25 +26,36 @@ from arbook.training import (
     accumulate,
     choose_device,
     choose_precision,
+    copy_record,
     cut_windows,
+    epoch_steps,
     evaluate,
     fit,
     flops_per_token,
     hidden_matrices,
     learning_rate,
+    load_best,
+    load_model,
     load_run,
+    loss_band,
     matmul_rate,
     newton_schulz,
     open_token_file,
     parameter_groups,
     random_windows,
+    read_records,
+    run_preset,
+    save_model,
     save_run,
     step_seed,
     step_starts,
+    stream_starts,
     text_windows,
     train,
     write_token_file,
 )
+from arbook.recurrent import LSTMLM, LSTMConfig, stream_batches
+from arbook.tokens import WordTokenizer
 from arbook.transformer import (
     GPT,
     CheckpointError,
@@ -56,9 +67,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from conftest import unavailable
+
 V = 11
 TEXT = np.random.default_rng(0).integers(0, V, 400)
 ROOT = Path(__file__).resolve().parents[1]
+
+
+SOLO = training.Team(0, 1, torch.device("cpu"))
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -68,6 +84,24 @@ def rng(seed: int = 0) -> torch.Generator:
 def tiny_gpt(seed: int = 0, dropout: float = 0.1, **changes) -> GPT:
     config = GPTConfig.modern(V, 8, 16, 2, 2, dropout=dropout, **changes)
     return GPT(config, generator=rng(seed))
+
+
+def tiny_lstm(seed: int = 0, **changes) -> LSTMLM:
+    """All of AWD-LSTM's regularisers, so that every one of them has to survive a resume."""
+    options = {"n_embd": 6, "n_hidden": 8, "n_layer": 2, "tied": True, "weight_drop": 0.2}
+    options |= {"input_dropout": 0.1, "activation_penalty": 2.0, "slowness_penalty": 1.0}
+    return LSTMLM(LSTMConfig(V, **(options | changes)), generator=rng(seed))
+
+
+def plain_lstm(seed: int = 0, **changes) -> LSTMLM:
+    options = {"input_dropout": 0.0, "weight_drop": 0.0, "tied": False, "n_layer": 1}
+    options |= {"activation_penalty": 0.0, "slowness_penalty": 0.0}
+    return tiny_lstm(seed, **(options | changes))
+
+
+def stream_config(max_steps: int = 12, **changes) -> TrainConfig:
+    """400 tokens, 4 streams, windows of 12: 8 steps per epoch, so that 12 steps end in the middle of the second one."""
+    return tiny_config(max_steps, **({"order": "stream", "block_size": 12} | changes))
 
 
 def tiny_config(max_steps: int = 12, **changes) -> TrainConfig:
@@ -121,6 +155,149 @@ def test_windows_depend_on_seed_and_step_only():
     assert len(seeds) == 1_000 and all(0 <= seed < 2**63 for seed in seeds)
     one, again, other = (step_starts(10**6, 64, 8, 3, step) for step in (5, 5, 6))
     assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+# --- streams ---
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 300), st.integers(1, 6), st.integers(1, 9), st.integers(0, 3))
+def test_an_epoch_of_streams_is_that_of_chapter_six_moved_by_an_offset(n, B, T, epoch):
+    """(S24)"""
+    if n < (B + 1) * T:
+        with pytest.raises(ValueError, match=rf"at least .* = {(B + 1) * T} tokens .* got {n}"):
+            epoch_steps(n, B, T)
+        return
+    K, ids = epoch_steps(n, B, T), torch.arange(n)
+    first = stream_starts(n, B, T, 7, epoch * K)
+    offset = int(first[0])
+    expected = list(stream_batches(ids[offset : offset + B * K * T + 1], B, T))
+    assert len(expected) == K
+    for k, (inputs, targets) in enumerate(expected):
+        found = cut_windows(ids, stream_starts(n, B, T, 7, epoch * K + k), T)
+        assert torch.equal(found[0], inputs) and torch.equal(found[1], targets)
+    assert n - 1 - B * K * T < (B + 1) * T  # what is left over
+
+
+def test_the_offset_of_an_epoch_moves_and_reaches_both_ends_of_the_text():
+    K, slack = epoch_steps(100, 3, 7), 100 - 1 - 3 * 4 * 7
+    assert K == 4
+    offsets = [int(stream_starts(100, 3, 7, 0, K * epoch)[0]) for epoch in range(200)]
+    assert set(offsets) == set(range(slack + 1))
+    assert [int(stream_starts(100, 3, 7, 1, K * e)[0]) for e in range(200)] != offsets
+
+
+def test_a_stream_takes_the_steps_of_the_loop_of_chapter_six():
+    """Two epochs by hand: the state is carried within an epoch, and begins empty in the next."""
+    config = stream_config(16, optimizer="sgd", momentum=0.0, weight_decay=0.0, grad_clip=None)
+    model, other = plain_lstm().double(), plain_lstm().double()
+    found = train(model, TEXT, None, config).curve("loss")[1]
+    ids, losses, state = torch.tensor(TEXT), [], None
+    for step in range(16):
+        inputs, targets = cut_windows(ids, stream_starts(400, 4, 12, 0, step), 12)
+        loss, _, state = other.loss_and_state(inputs, targets, state if step % 8 else None)
+        other.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in other.parameters():
+                p -= learning_rate(step, config) * p.grad
+        losses.append(loss.item())
+    assert np.allclose(found, losses, rtol=0, atol=1e-12)
+    assert all(
+        (a - b).abs().max() < 1e-12
+        for a, b in zip(model.parameters(), other.parameters(), strict=True)
+    )
+
+
+def test_penalties_move_the_parameters_and_leave_the_reported_loss_alone():
+    models = [plain_lstm(activation_penalty=p).double() for p in (0.0, 5.0)]
+    results = [train(model, TEXT, None, stream_config(3)) for model in models]
+    losses = [result.curve("loss")[1] for result in results]
+    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
+    reference = plain_lstm(activation_penalty=5.0).double().train()
+    batch = cut_windows(torch.tensor(TEXT), stream_starts(400, 4, 12, 0, 0), 12)
+    loss, penalty, _ = reference.loss_and_state(*batch)
+    (loss + penalty).backward()
+    norm = nn.utils.clip_grad_norm_(reference.parameters(), math.inf)
+    assert abs(norm.item() - results[1].curve("grad_norm")[1][0]) < 1e-12
+
+
+def test_a_carried_state_learns_what_lies_further_back_than_a_window():
+    """Blocks of four equal letters: from a window of three nobody can tell how long the block has lasted.
+
+    Without a state the best possible loss is the mean of 0.562, 0.477 and 0.347 nats (by counting the phases)."""
+    ids = torch.arange(8_000) // 4 % 2  # 0000 1111 0000 ...
+    losses = {}
+    for order in ("stream", "random"):
+        model = LSTMLM(LSTMConfig(2, n_embd=4, n_hidden=16), generator=rng())
+        config = TrainConfig(300, batch_size=16, block_size=3, order=order, lr=2e-2, device="cpu")
+        losses[order] = train(model, ids, ids[:400], config).val_loss
+    assert losses["stream"] < 0.2 and losses["random"] > 0.45
+
+
+@pytest.mark.parametrize("stop", [1, 7, 8, 11])
+def test_a_resumed_stream_equals_an_uninterrupted_one_bit_for_bit(tmp_path, stop, monkeypatch):
+    """In the middle of an epoch, at its end, and after the mean of the parameters has begun (at step 9)."""
+    options = {"eval_every": 3, "average_fraction": 0.25, "optimizer": "sgd", "momentum": 0.5}
+    through = train(tiny_lstm(), TEXT, TEXT[:60], stream_config(**options))
+    config = stream_config(**options, checkpoint_dir=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "is_late", lambda run: run.step == stop)
+        assert train(tiny_lstm(), TEXT, TEXT[:60], config).steps == stop
+    saved = load_run(tmp_path / CHECKPOINT)[0]
+    assert ("state.0" in saved) == (stop != 8)  # between two epochs there is none
+    again = train(tiny_lstm(seed=99), TEXT, TEXT[:60], config)
+    assert again.resumed_from == stop and same_weights(through.model, again.model)
+    for name in ("loss", "val_loss", "lr", "grad_norm"):
+        assert through.curve(name) == again.curve(name)
+
+
+@pytest.mark.parametrize("pieces", [2, 4])
+def test_how_a_batch_of_streams_is_cut_does_not_change_the_result(tmp_path, pieces):
+    """Nor if a run is resumed with another number of pieces."""
+    models = [plain_lstm(activation_penalty=1.0).double() for _ in range(3)]
+    train(models[0], TEXT, None, stream_config())
+    train(models[1], TEXT, None, stream_config(accumulation=pieces))
+    config = stream_config(checkpoint_dir=tmp_path, max_seconds=1e-9)
+    train(models[2], TEXT, None, config)
+    free = dataclasses.replace(config, accumulation=pieces, max_seconds=None)
+    train(models[2], TEXT, None, free)
+    for model in models[1:]:
+        pairs = zip(models[0].parameters(), model.parameters(), strict=True)
+        assert max((a - b).abs().max().item() for a, b in pairs) < 1e-10
+
+
+def test_the_validation_text_is_read_as_one_stream_however_it_is_cut(monkeypatch):
+    model = plain_lstm().double()
+    with torch.no_grad():
+        log_p = model.log_prob(torch.tensor(TEXT)[None])[0]
+    found = [evaluate(model, TEXT, block_size=T, carry=True) for T in (1, 7, 399, 1000)]
+    assert np.allclose(found, -log_p.mean().item(), rtol=0, atol=1e-12)
+    apart = evaluate(model, TEXT, block_size=7)
+    assert abs(apart - found[0]) > 1e-4  # now each window begins with nothing
+    monkeypatch.setattr(training, "STREAM_WINDOW", 16)
+    result = train(model, TEXT, TEXT, stream_config(2))
+    assert abs(result.val_loss - evaluate(model, TEXT, block_size=400, carry=True)) < 1e-12
+
+
+def test_streams_from_a_mapped_file_equal_those_from_memory(tmp_path):
+    write_token_file(tmp_path / "text.bin", TEXT, vocab_size=V)
+    mapped = open_token_file(tmp_path / "text.bin", vocab_size=V)
+    models = [tiny_lstm(), tiny_lstm()]
+    results = [
+        train(model, ids, ids, stream_config(20, accumulation=2))
+        for model, ids in zip(models, (TEXT, mapped), strict=True)
+    ]
+    assert same_weights(*models) and results[0].val_loss == results[1].val_loss
+
+
+def test_streams_that_cannot_be_are_named():
+    with pytest.raises(TypeError, match="a GPT cannot hand its state .*order='random'"):
+        train(tiny_gpt(), TEXT, None, tiny_config(order="stream"))
+    with pytest.raises(TypeError, match="a Table cannot hand its state"):
+        evaluate(Table(), TEXT, block_size=4, carry=True)
+    with pytest.raises(ValueError, match="= 60 tokens to be read as 4 streams, got 50"):
+        train(plain_lstm(), TEXT[:50], None, stream_config())
 
 
 # --- one step ---
@@ -224,7 +401,11 @@ def test_rates_rise_then_fall_between_their_bounds(n, warmup, schedule, ratio):
         ("warmup_steps", 1_000, ValueError),
         ("schedule", "linear", ValueError),
         ("decay_fraction", 0, ValueError),
-        ("optimizer", "sgd", ValueError),
+        ("optimizer", "lion", ValueError),
+        ("order", "shuffled", ValueError),
+        ("average_fraction", 1.5, ValueError),
+        ("compile", 1, TypeError),
+        ("sharded", "yes", TypeError),
         ("betas", (0.9, 1.0), ValueError),
         ("betas", 0.9, ValueError),
         ("weight_decay", -0.1, ValueError),
@@ -322,6 +503,55 @@ def test_fused_adamw_takes_the_steps_of_the_plain_one():
             optimizer.step()
     pairs = zip(*(m.parameters() for m in models), strict=True)
     assert max((a - b).abs().max().item() for a, b in pairs) < 1e-9
+
+
+def test_plain_sgd_is_pytorchs_own():
+    models = [tiny_gpt(dropout=0.0).double() for _ in range(2)]
+    config = tiny_config(optimizer="sgd", momentum=0.8, weight_decay=0.01, grad_clip=None)
+    train(models[0], TEXT, None, config)
+    groups = parameter_groups(models[1].parameters(), 0.01)
+    plain = torch.optim.SGD(groups, lr=1.0, momentum=0.8, foreach=False)
+    for step in range(12):
+        for group in plain.param_groups:
+            group["lr"] = learning_rate(step, config)
+        batch = cut_windows(torch.tensor(TEXT), step_starts(len(TEXT), 4, 8, 0, step), 8)
+        plain.zero_grad()
+        models[1].loss(*batch).backward()
+        plain.step()
+    pairs = zip(*(m.parameters() for m in models), strict=True)
+    assert max((a - b).abs().max().item() for a, b in pairs) < 1e-12
+
+
+def test_the_mean_of_the_last_steps_is_returned_measured_and_kept(tmp_path, monkeypatch):
+    seen, average = [], training._Run.average
+
+    def spy(run):
+        average(run)
+        seen.append([p.detach().clone() for p in run.model.parameters()])
+
+    monkeypatch.setattr(training._Run, "average", spy)
+    model, ids = tiny_gpt(dropout=0.0).double(), torch.arange(400) % V
+    config = tiny_config(12, average_fraction=0.3, eval_every=4, checkpoint_dir=tmp_path)
+    result = train(model, ids, ids[:60], config)
+    expected = [torch.stack(some).mean(0) for some in zip(*seen[8:], strict=True)]  # 4 of 12 steps
+    for p, mean in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(p, mean, rtol=0, atol=1e-12)
+    assert abs(evaluate(model, ids[:60], block_size=8) - result.val_loss) < 1e-12
+    best = tiny_gpt(dropout=0.0).double()
+    assert load_best(best, tmp_path) == result.val_loss and same_weights(best, model)
+    saved = load_run(tmp_path / CHECKPOINT)[0]
+    last = seen[-1][0]
+    assert torch.equal(saved["model.embedding.weight"], last)  # the run goes on from where it was
+    assert not torch.equal(saved["mean.embedding.weight"], last)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_no_steps_or_all_of_them_can_be_averaged(share):
+    model = tiny_gpt()
+    run = training._Run(model, TEXT, None, tiny_config(3, average_fraction=share), SOLO)
+    run.resume()
+    run.go()
+    assert bool(run.mean) == bool(share)
 
 
 # --- measuring ---
@@ -611,12 +841,17 @@ from pathlib import Path
 import numpy as np, torch, torch._dynamo  # which optimisers import, and slowly
 torch.set_num_threads(1)
 from arbook.training import CHECKPOINT, LOG, TrainConfig, load_run, train
+from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.transformer import GPT, GPTConfig
 
 def work(folder):
-    model = GPT(GPTConfig.modern(11, 8, 16, 2, 2, dropout=0.1), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    model = GPT(GPTConfig.modern(11, 8, 16, 2, 2, dropout=0.1), generator=generator)
     text = np.random.default_rng(0).integers(0, 11, 400)
     options = {"optimizer": sys.argv[3], "eval_every": 20, "log_every": 1, "device": "cpu"}
+    if sys.argv[3] == "sgd":  # a recurrent model on streams, 8 steps per epoch, and a mean in the end
+        model = LSTMLM(LSTMConfig.awd(11, n_embd=6, n_hidden=8, n_layer=2), generator=generator)
+        options |= {"order": "stream", "block_size": 12, "average_fraction": 0.5, "lr": 1.0}
     config = TrainConfig(60, batch_size=4, checkpoint_dir=folder, checkpoint_every=1, **options)
     train(model, text, text[:50], config)
 
@@ -663,17 +898,18 @@ def kill_often(folder: Path, n_kills: int, optimizer: str, seed: int) -> dict:
 
 
 def check_kills(found: dict) -> None:
-    assert found["same"] and found["tensors"] > 30 and not found["left"]
+    assert found["same"] and found["tensors"] > 20 and not found["left"]
     assert found["steps"] == sorted(found["steps"]) and found["killed"] > 0
     assert any(0 < step < 60 for step in found["steps"])
 
 
 def test_runs_killed_at_random_moments_end_in_the_same_bits(tmp_path):
-    check_kills(kill_often(tmp_path, 5, "adamw", 0))
+    """Dropout of all kinds, the state of a stream, and the mean of the parameters come back as well."""
+    check_kills(kill_often(tmp_path, 4, "sgd", 0))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_twenty_kills_leave_no_trace(tmp_path, optimizer):
     check_kills(kill_often(tmp_path, 20, optimizer, 1))
 
@@ -682,29 +918,34 @@ def test_twenty_kills_leave_no_trace(tmp_path, optimizer):
 
 
 WORKER = """
-import sys, numpy as np, torch
+import json, sys, numpy as np, torch
 torch.set_num_threads(1)
+from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.training import TrainConfig, train
 from arbook.transformer import GPT, GPTConfig
 
 text = np.random.default_rng(0).integers(0, 11, 400)
-for dtype in (torch.float32, torch.float64):
-    model = GPT(GPTConfig.modern(11, 8, 16, 2, 2), generator=torch.Generator().manual_seed(0)).to(dtype)
-    name = str(dtype)[6:]
-    config = TrainConfig(int(sys.argv[2]), batch_size=8, lr=1e-3, accumulation=2, log_every=1, eval_every=5,
-                         device="cpu", progress=False, checkpoint_dir=f"{sys.argv[1]}/{name}")
-    train(model, text, text[:50], config)
+for name, case in json.loads(sys.argv[2]).items():
+    dtype, calls = getattr(torch, case.pop("dtype")), case.pop("calls", [{}])
+    for call in calls:  # of the same run, each with a new model
+        make, settings = GPT, GPTConfig.modern(11, 8, 20, 2, 2)
+        if case.get("order") == "stream":
+            make, settings = LSTMLM, LSTMConfig(11, n_embd=6, n_hidden=8)
+        model = make(settings, generator=torch.Generator().manual_seed(0))
+        config = TrainConfig(batch_size=8, lr=1e-3, log_every=1, eval_every=5, device="cpu",
+                             progress=False, checkpoint_dir=f"{sys.argv[1]}/{name}", **case | call)
+        train(model.to(dtype), text, text[:50], config)
 """
 
 
-def start_pair(folder: Path, steps: int) -> list[subprocess.Popen]:
+def start_pair(folder: Path, cases: dict) -> list[subprocess.Popen]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     return [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(folder), str(steps)],
+            [sys.executable, "-c", WORKER, str(folder), json.dumps(cases)],
             env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -715,34 +956,147 @@ def start_pair(folder: Path, steps: int) -> list[subprocess.Popen]:
     ]
 
 
-def test_two_processes_make_the_steps_of_one(tmp_path):
-    """Up to rounding: gradients are summed in another order, which Adam enlarges where a gradient is near 0."""
-    pair = start_pair(tmp_path, 10)
-    outputs = [process.communicate(timeout=120)[0] for process in pair]
+def run_pair(folder: Path, cases: dict) -> None:
+    pair = start_pair(folder, cases)
+    try:
+        outputs = [process.communicate(timeout=100)[0] for process in pair]
+    finally:
+        for process in pair:
+            process.kill()
+            process.communicate()
     assert [process.returncode for process in pair] == [0, 0], outputs
-    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-12)):
-        model = tiny_gpt(dropout=0.0).to(dtype)
-        alone = train(
-            model,
-            TEXT,
-            TEXT[:50],
-            tiny_config(10, batch_size=8, lr=1e-3, warmup_steps=0, eval_every=5),
-        )
-        lines = [json.loads(x) for x in (tmp_path / str(dtype)[6:] / LOG).read_text().splitlines()]
-        assert lines[0]["processes"] == 2
-        for name in ("loss", "val_loss"):
-            together = [x[name] for x in lines if name in x]
-            assert np.abs(np.array(together) - alone.curve(name)[1]).max() < tolerance
-        tensors, _ = load_run(tmp_path / str(dtype)[6:] / CHECKPOINT)
-        off = max(
-            (tensors[f"model.{n}"] - p).abs().max().item() for n, p in model.state_dict().items()
-        )
-        assert off < 100 * tolerance
+
+
+def gpt_of_the_pair() -> GPT:
+    return GPT(GPTConfig.modern(V, 8, 20, 2, 2), generator=rng())
+
+
+def lstm_of_the_pair() -> LSTMLM:
+    return LSTMLM(LSTMConfig(V, n_embd=6, n_hidden=8), generator=rng())
+
+
+def config_of_the_pair(**changes) -> TrainConfig:
+    return tiny_config(
+        10, **({"batch_size": 8, "lr": 1e-3, "warmup_steps": 0, "eval_every": 5} | changes)
+    )
+
+
+def check_pair(folder: Path, alone: training.TrainResult, tolerance: float) -> dict:
+    """Compare losses and parameters of a pair with those of one process; return the first line of its log."""
+    first, *lines = (json.loads(x) for x in (folder / LOG).read_text().splitlines())
+    for name in ("loss", "val_loss", "grad_norm"):
+        together = [x[name] for x in lines if name in x]
+        assert np.abs(np.array(together) - alone.curve(name)[1]).max() < tolerance
+    tensors, _ = load_run(folder / CHECKPOINT)
+    for name, p in alone.model.state_dict().items():
+        assert (tensors[f"model.{name}"] - p).abs().max().item() < 100 * tolerance
+    return first
+
+
+STOP_AND_GO_ON = [
+    {"max_seconds": 1e-9},
+    {"max_seconds": 1e-9},
+    {},
+]  # after one step each, and to the end
+STREAM = {"order": "stream", "block_size": 12}
+SGD = {"optimizer": "sgd", "average_fraction": 0.5}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """The folders of many runs of two processes, in which PyTorch has to be started only once."""
+    folder, base = tmp_path_factory.mktemp("pair"), {"max_steps": 10, "dtype": "float64"}
+    divided = base | {"sharded": True, "calls": STOP_AND_GO_ON}
+    half = {"calls": STOP_AND_GO_ON[:2]}
+    cases = {
+        "float32": base | {"dtype": "float32", "accumulation": 2},
+        "float64": base | {"accumulation": 2},
+        "divided": divided | {"accumulation": 2},
+        "divided sgd": divided | SGD,
+        "divided stream": divided | STREAM,
+        "divided half": divided | half,
+        "stream": base | STREAM | {"accumulation": 2},
+        "stream stopped": base | STREAM | {"calls": STOP_AND_GO_ON},
+        "stream half": base | STREAM | half,
+    }
+    run_pair(folder, cases)
+    return folder
+
+
+def train_alone(model: LanguageModel, **changes) -> training.TrainResult:
+    return train(model, TEXT, TEXT[:50], config_of_the_pair(**changes))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
+def test_two_processes_make_the_steps_of_one(pair, dtype, tolerance):
+    """Up to rounding: gradients are summed in another order, which Adam enlarges where a gradient is near 0."""
+    alone = train_alone(gpt_of_the_pair().to(getattr(torch, dtype)))
+    assert check_pair(pair / dtype, alone, tolerance)["processes"] == 2
+
+
+def test_two_processes_that_divide_the_parameters_make_the_steps_of_one(pair):
+    """FSDP on the CPU, stopped twice. Rows are divided unevenly: 11 tokens."""
+    alone = train_alone(gpt_of_the_pair().double())
+    assert check_pair(pair / "divided", alone, 1e-12)["config"]["sharded"]
+    best = gpt_of_the_pair().double()
+    assert abs(load_best(best, pair / "divided") - alone.best_val_loss) < 1e-12  # a whole model
+
+
+def test_divided_parameters_are_averaged_and_states_carried_as_whole_ones_are(pair):
+    alone = train_alone(gpt_of_the_pair().double(), **SGD)
+    lines = [json.loads(x) for x in (pair / "divided sgd" / LOG).read_text().splitlines()]
+    for name in ("loss", "val_loss"):
+        together = [x[name] for x in lines if name in x]
+        assert np.allclose(together, alone.curve(name)[1], rtol=0, atol=1e-12)
+    check_pair(pair / "divided stream", train_alone(lstm_of_the_pair().double(), **STREAM), 1e-12)
+
+
+@pytest.mark.parametrize("name", ["stream", "stream stopped"])
+def test_two_processes_carry_the_states_of_their_streams(pair, name):
+    """Also if they are stopped in the middle of an epoch."""
+    check_pair(pair / name, train_alone(lstm_of_the_pair().double(), **STREAM), 1e-12)
+
+
+@pytest.mark.parametrize(("name", "options"), [("divided half", {}), ("stream half", STREAM)])
+def test_one_process_goes_on_where_two_had_stopped(pair, name, options):
+    make = lstm_of_the_pair if options else gpt_of_the_pair
+    resumed = train_alone(make().double(), **options, checkpoint_dir=pair / name)
+    alone = train_alone(make().double(), **options)
+    assert resumed.resumed_from == 2
+    assert np.allclose(resumed.curve("loss")[1], alone.curve("loss")[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_batches", [1, 2, 3, 4, 7])
+def test_batches_are_dealt_out_once_and_equally(n_batches):
+    text = torch.arange(n_batches * 6 + 1)
+    shares = [list(training.own_share(text_windows(text, 3, 2), rank, 3)) for rank in range(3)]
+    assert len({len(share) for share in shares}) == 1
+    targets = torch.cat([t.flatten() for share in shares for _, t in share])
+    assert torch.equal(targets[targets != IGNORE].sort().values, text[1:])
+
+
+def test_dividing_the_parameters_needs_several_processes_and_no_muon():
+    models = [tiny_gpt(), tiny_gpt()]
+    for sharded, model in zip((False, True), models, strict=True):
+        train(model, TEXT, None, tiny_config(3, sharded=sharded))  # alone: nothing to divide
+    assert same_weights(*models)
+    with pytest.raises(ValueError, match="optimizer must be adamw or sgd if sharded"):
+        tiny_config(optimizer="muon", sharded=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own parts while it compiles
+def test_compiled_blocks_with_divided_parameters_take_the_same_steps(tmp_path):
+    run_pair(
+        tmp_path, {"x": {"max_steps": 10, "dtype": "float64", "sharded": True, "compile": True}}
+    )
+    alone = train(gpt_of_the_pair().double(), TEXT, TEXT[:50], config_of_the_pair())
+    check_pair(tmp_path / "x", alone, 1e-10)
 
 
 @pytest.mark.slow
 def test_if_one_process_dies_the_other_ends_with_an_error(tmp_path):
-    pair = start_pair(tmp_path, 10**6)
+    pair = start_pair(tmp_path, {"float32": {"max_steps": 10**6, "dtype": "float32"}})
     log, deadline = tmp_path / "float32" / LOG, time.monotonic() + 100
     while not (log.exists() and len(log.read_text().splitlines()) > 5):
         assert time.monotonic() < deadline and all(p.poll() is None for p in pair)
@@ -900,6 +1254,17 @@ def test_half_precision_is_left_to_wide_models_and_machines_that_have_it(monkeyp
     assert choose_precision("auto", wide.float(), cpu) == "full"
 
 
+def test_recurrent_models_keep_full_precision():
+    """PyTorch would run their layers in float16 on a GPU, also under autocast to bfloat16."""
+    wide = LSTMLM(LSTMConfig(V, n_embd=400, n_hidden=400))
+    assert choose_precision("auto", wide, torch.device("cuda")) == "full"
+    assert choose_precision("full", wide, torch.device("cpu")) == "full"
+    with pytest.raises(
+        ValueError, match="precision must be 'full' or 'auto' for a model with recurrent"
+    ):
+        train(plain_lstm(), TEXT, None, stream_config(precision="bfloat16"))
+
+
 def test_half_precision_trains_float32_parameters_to_nearly_the_same_loss():
     results = [
         train(tiny_gpt(dropout=0.0), TEXT, TEXT, tiny_config(20, precision=p))
@@ -935,6 +1300,18 @@ def test_a_gpu_makes_the_steps_of_the_cpu_in_double_precision(optimizer):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_reads_streams_as_the_cpu_does():
+    """(S121)"""
+    models = [plain_lstm().double() for _ in range(2)]
+    results = [
+        train(model, TEXT, TEXT, stream_config(device=device, average_fraction=0.3))
+        for model, device in zip(models, ("cpu", "cuda"), strict=True)
+    ]
+    for name in ("loss", "val_loss"):
+        assert np.allclose(results[0].curve(name)[1], results[1].curve(name)[1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_gpu_trains_in_half_precision(compiled):
     ids = torch.arange(600) % V
@@ -959,7 +1336,7 @@ def test_the_command_stops_when_time_is_up_and_goes_on_when_called_again(tmp_pat
     second = command(*line)
     assert second.returncode == 0 and second.stdout.startswith("done: 60 steps"), second.stderr
     record = json.loads((tmp_path / "record.json").read_text())
-    assert record["finished"] and record["config"]["seed"] == 3 and len(record["sample"]) == 301
+    assert record["finished"] and record["config"]["seed"] == 3 and len(record["sample"]) == 300
     assert record["val_loss"] < 4 and 0 < record["utilisation"] < 1
     assert GPT.load(tmp_path / "model").config.n_embd == 32
     assert (
@@ -975,12 +1352,293 @@ def test_the_command_explains_itself_and_its_errors(tmp_path, capsys):
     assert ended.value.code == 0 and "--time-limit" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="device must be the name of one"):
         training.main(["--preset", "tiny", "--out", str(tmp_path), "--device", "nonsense"])
-    with pytest.raises(ValueError, match="name must be one of tiny, cpu, gpu"):
+    with pytest.raises(ValueError, match="name must be one of tiny, tiny-lstm, cpu, gpu"):
         training.run_preset("huge", tmp_path)
 
 
 @pytest.mark.parametrize("name", training.PRESETS)
 def test_presets_are_valid(name):
     preset = training.PRESETS[name]
-    GPTConfig.modern(65, **preset.model)
-    assert TrainConfig(**preset.training).max_steps > 0 and preset.about
+    with torch.device("meta"):
+        model = preset.build(10_000 if preset.unit == "word" else 65)
+    config = TrainConfig(**preset.training)
+    assert training.check_block_size(model, config) > 0 and preset.about and preset.baseline > 1
+    assert hasattr(model, "loss_and_state") or config.order == "random"
+
+
+def test_presets_have_the_sizes_and_epochs_that_they_promise():
+    """(S94c, S94d)"""
+    with torch.device("meta"):
+        models = {name: preset.build(65) for name, preset in training.PRESETS.items()}
+        words = {name: training.PRESETS[name].build(10_000) for name in models if "ptb" in name}
+    assert sum(p.numel() for p in models["gpu"].parameters()) <= 10_800_000
+    sizes = {name: sum(p.numel() for p in m.parameters()) for name, m in words.items()}
+    assert round(sizes["ptb-lstm"] / 1e6, 1) == 19.8
+    assert round(sizes["ptb-awd-lstm"] / 1e6, 1) == 24.2
+    for name, epochs in (("ptb-lstm", 40), ("ptb-awd-lstm", 120)):
+        c = TrainConfig(**training.PRESETS[name].training)
+        K = epoch_steps(929_589, c.batch_size, c.block_size)
+        assert c.max_steps == epochs * K and c.eval_every % K == 0 and c.checkpoint_every % K == 0
+
+
+def test_a_preset_can_be_changed_by_name():
+    preset = training.PRESETS["tiny-lstm"].changed({"n_hidden": 5, "lr": 1.0})
+    assert preset.model["n_hidden"] == 5 and preset.training["lr"] == 1.0
+    assert training.PRESETS["tiny-lstm"].model["n_hidden"] == 24
+    for wrong in ("n_head", "seed", "checkpoint_dir", "vocab_size", "nonsense"):
+        with pytest.raises(ValueError, match=f"settings must be among .*; got {wrong!r}"):
+            preset.changed({wrong: 1})
+
+
+# --- records ---
+
+
+def test_the_command_trains_a_recurrent_model_on_words_and_records_it(tmp_path):
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    line = ("--preset", "tiny-lstm", "--device", "cpu", "--out", out, "--record", runs)
+    first = command(*line, "--time-limit", 1e-6)
+    assert first.returncode == 0 and first.stdout.startswith("stopped"), first.stderr
+    assert not runs.exists()
+    done = command(*line)
+    assert done.returncode == 0 and "per word (n-grams of order 3:" in done.stdout, done.stderr
+    record = json.loads((runs / "train_tiny-lstm_seed0.json").read_text())
+    assert record == json.loads((out / "record.json").read_text())
+    assert record["unit"] == "word" and record["context"] == "all tokens before"
+    assert record["config"]["order"] == "stream" and set(record["scores"]) == {"valid"}
+    assert len(record["text_sha256"]["train"]) == 64 and record["revision"] and record["device"]
+    # What was recorded is the model that was measured, up to the rounding of its weights.
+    folder = runs / "train_tiny-lstm_seed0"
+    tokenizer, model = WordTokenizer.load(folder / "tokenizer.json"), load_model(folder)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < training.MAX_RECORD_BYTES
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    parts = training.data.splits("pydoc")
+    valid = tokenizer.encode_array(training.mark_ends(parts.valid), allowed_special=["<eos>"])
+    loss = evaluate(model.float(), valid, block_size=500, carry=True)
+    assert abs(loss - record["scores"]["valid"]["loss"]) < 0.01
+    best = evaluate(load_model(out / "model"), valid, block_size=500, carry=True)
+    assert abs(best - record["scores"]["valid"]["loss"]) < 1e-4
+    assert record["best_val_loss"] == min(
+        x["val_loss"] for x in record["history"] if "val_loss" in x
+    )
+    # Nothing is left to do: the record can still be copied.
+    assert run_preset("tiny-lstm", out, device="cpu", record_to=tmp_path / "other") == record
+    assert (tmp_path / "other" / "train_tiny-lstm_seed0.json").exists()
+
+
+def test_the_baseline_is_the_n_gram_model_of_chapter_five():
+    tokenizer, ids = training.encode_parts(training.data.splits("pydoc"), "word")
+    assert tokenizer.vocab.id("<eos>") == ids["valid"][-1]
+    preset = training.PRESETS["tiny-lstm"]
+    model = preset.build(tokenizer.vocab_size, rng())
+    short = {name: part[:3_000] for name, part in ids.items()}
+    config = TrainConfig(**preset.training, device="cpu")
+    found = training.compare_with_ngrams(model, preset, config, tokenizer, short)
+    reference = training.NGramLM(3, vocab_size=tokenizer.vocab_size, eos_id=int(ids["valid"][-1]))
+    expected = -reference.fit(short["train"]).sentence_log_prob(short["valid"]).mean()
+    assert abs(found["baseline"]["valid"]["loss"] - expected) < 1e-12
+    assert math.isclose(found["scores"]["valid"]["perplexity"], tokenizer.vocab_size, rel_tol=0.05)
+
+
+@pytest.mark.parametrize("unit", ["word", "character"])
+def test_penn_treebank_is_read_as_its_perplexities_are_reported(unit):
+    """(S94) 10,000 words and 82,430 tokens to test on, ends of sentences included."""
+    try:
+        parts = training.data.splits("ptb")
+    except training.data.DataNotFoundError:
+        unavailable("Penn Treebank is not on this machine; set ARBOOK_DATA to its folder")
+    tokenizer, ids = training.encode_parts(parts, unit)
+    if unit == "word":
+        assert (tokenizer.vocab_size, len(ids["train"]), len(ids["test"])) == (
+            10_000,
+            929_589,
+            82_430,
+        )
+    else:
+        assert tokenizer.decode(ids["test"]) == parts.test
+
+
+def test_only_finished_runs_with_the_settings_of_the_preset_are_recorded(tmp_path):
+    with pytest.raises(ValueError, match="record_to must be None if settings differ"):
+        run_preset("tiny", tmp_path, settings={"lr": 0.1}, record_to=tmp_path)
+    options = {"device": "cpu", "settings": {"max_steps": 3, "eval_tokens": 200}}
+    record = run_preset("tiny", tmp_path / "changed", **options)
+    assert record["finished"] and record["settings"] == options["settings"]
+    assert record["config"]["max_steps"] == 3
+    with pytest.raises(ValueError, match="not finished, or not with the settings of its preset"):
+        copy_record(tmp_path / "changed", tmp_path / "runs")
+    run_preset("tiny", tmp_path / "stopped", device="cpu", max_seconds=1e-9)
+    with pytest.raises(ValueError, match="not finished"):
+        copy_record(tmp_path / "stopped", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_record_that_was_written_before_the_end_is_not_taken_for_the_last_word(tmp_path):
+    """A run killed between its last checkpoint and its record leaves the record of an earlier stop."""
+    settings = {"max_steps": 3, "eval_tokens": 200}
+    old = run_preset("tiny", tmp_path, device="cpu", settings=settings, max_seconds=1e-9)
+    run_preset("tiny", tmp_path, device="cpu", settings=settings)
+    (tmp_path / "record.json").write_text(json.dumps(old))
+    assert run_preset("tiny", tmp_path, device="cpu", settings=settings)["finished"]
+
+
+def test_large_models_are_recorded_without_their_weights(tmp_path, monkeypatch):
+    settings = {"max_steps": 2, "eval_tokens": 100}
+    monkeypatch.setattr(training, "MAX_RECORD_BYTES", 50_000)
+    record = run_preset("tiny", tmp_path / "out", device="cpu", settings=settings)
+    path = tmp_path / "out" / "record.json"
+    path.write_text(json.dumps(record | {"settings": {}}))
+    assert copy_record(tmp_path / "out", tmp_path / "runs").name == "train_tiny_seed0.json"
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["train_tiny_seed0.json"]
+
+
+@pytest.mark.parametrize("make", [tiny_gpt, tiny_lstm])
+def test_a_model_comes_back_from_its_folder(tmp_path, make):
+    for dtype in (torch.float32, torch.bfloat16):
+        model = make().to(dtype)
+        save_model(model, tmp_path)
+        found = load_model(tmp_path)
+        assert type(found) is type(model) and found.config == model.config and not found.training
+        assert same_weights(found, model)
+
+
+def test_damaged_recurrent_models_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="must be a GPT or an LSTMLM, got Table"):
+        save_model(Table(), tmp_path)
+    with pytest.raises(CheckpointNotFoundError):
+        load_model(tmp_path)
+    save_model(tiny_lstm(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change in ({"n_hidden": 9}, {"version": 2}, {"more": 1}):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(CheckpointError, match="do not belong together"):
+            load_model(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError):
+        load_model(tmp_path)
+    broken = tiny_lstm()
+    broken.head.bias.data[0] = math.nan
+    save_model(broken, tmp_path)
+    with pytest.raises(CheckpointError, match="finite weights"):
+        load_model(tmp_path)
+
+
+def test_a_band_holds_what_all_runs_measured(tmp_path):
+    history = [{"step": s, "val_loss": 3.0 - s / 10} for s in (0, 5, 10)] + [{"step": 5, "loss": 9}]
+    runs = [{"preset": "cpu", "device": "a chip", "history": history}]
+    runs.append(runs[0] | {"history": [{"step": s, "val_loss": 2.8} for s in (0, 10, 20)]})
+    assert loss_band(runs) == ([0, 10], [2.8, 2.0], [3.0, 2.8])
+    for seed, run in enumerate(runs):
+        (tmp_path / f"train_cpu_seed{seed}.json").write_text(json.dumps(run))
+    assert read_records(tmp_path) == {("cpu", "a chip"): runs}
+    assert read_records(tmp_path / "nothing") == {}
+    (tmp_path / "train_cpu_seed2.json").write_text("[]")
+    with pytest.raises(
+        ValueError, match="train_cpu_seed2.json is not the record of a training run"
+    ):
+        read_records(tmp_path)
+    with pytest.raises(ValueError, match="at least one run"):
+        loss_band([])
+
+
+def test_recorded_runs_of_this_repository_are_complete():
+    """What the page shows: at least as good as the n-grams, or it would say so; made by this library."""
+    for (preset, device), records in read_records(ROOT / "runs").items():
+        assert preset in training.PRESETS and device
+        for record in records:
+            assert record["finished"] and not record["settings"] and record["revision"]
+            assert record["scores"]["valid"]["loss"] > 0 and record["baseline"]["valid"]["loss"] > 0
+
+
+def test_the_revision_is_that_of_the_checkout_or_the_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.resources, "files", lambda name: tmp_path / "arbook")
+    assert training.code_revision() == f"version {training.__version__}"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert training.code_revision() == f"version {training.__version__}"  # no commit yet
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    found = training.code_revision()
+    assert len(found) >= 7 and int(found, 16) >= 0
+    (tmp_path / "new").touch()
+    assert training.code_revision() == f"{found} with changes"
+
+
+def test_settings_are_read_from_the_command_line():
+    assert [training.as_setting(x) for x in ("lr=0.5", "schedule=wsd", "compile=false", "tied=true")] == [
+        ("lr", 0.5), ("schedule", "wsd"), ("compile", False), ("tied", True),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="NAME=VALUE, got 'lr'"):
+        training.as_setting("lr")
+
+
+@pytest.mark.slow
+def test_the_script_for_graphics_processors_runs_in_small_on_the_cpu(tmp_path):
+    """Correctness, throughput, training runs that are recorded; nothing that it does not know by name."""
+    line = [sys.executable, "-m", "bench.cuda", "--quick", "--device", "cpu", "--out", tmp_path]
+    done = subprocess.run(
+        list(map(str, line)), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "cuda.json").read_text())
+    assert set(found) == {"correctness", "throughput", "shakespeare", "ptb", "decoding"}
+    assert found["correctness"]["passed"] and found["ptb"]["all_done"]
+    assert len(found["correctness"]["gaps"]) == 14 and found["correctness"]["largest_gap"] < 1e-9
+    losses = {case["name"]: case["loss"] for case in found["throughput"]["cases"]}
+    ours = [loss for name, loss in losses.items() if "arbook" in name]
+    assert len(ours) == 3 and max(ours) - min(ours) < 1e-3
+    assert set(read_records(tmp_path)) == {
+        ("tiny", found["ptb"]["machine"]["device"]),
+        ("tiny-lstm", found["ptb"]["machine"]["device"]),
+    }
+    assert all(case["utilisation"] > 0 for case in found["throughput"]["cases"])
+
+
+def test_without_a_graphics_processor_the_script_has_nothing_to_do(monkeypatch, capsys, tmp_path):
+    from bench import cuda
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cuda.main(["--out", str(tmp_path / "out")])
+    assert "nothing to do: device is 'cuda'" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+# --- disks ---
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_from_there(
+    tmp_path, monkeypatch
+):
+    config = tiny_config(checkpoint_dir=tmp_path, checkpoint_every=2)
+    through = train(tiny_gpt(), TEXT, None, tiny_config())
+    write, written = training.write_atomically, []
+
+    def full(path, content):
+        if Path(path).name == CHECKPOINT:
+            written.append(path)
+            if len(written) == 3:
+                raise OSError(28, "No space left on device")
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_atomically", full)
+        with pytest.raises(OSError, match="No space left"):
+            train(tiny_gpt(), TEXT, None, config)
+    assert load_run(tmp_path / CHECKPOINT)[1]["step"] == 4
+    again = train(tiny_gpt(seed=9), TEXT, None, config)
+    assert again.resumed_from == 4 and same_weights(again.model, through.model)
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_the_first_step(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError):
+        train(tiny_gpt(), TEXT, None, tiny_config(checkpoint_dir=tmp_path / "file" / "run"))
+
+    def read_only(path, content):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(training, "write_atomically", read_only)
+    model = tiny_gpt()
+    with pytest.raises(PermissionError):
+        train(model, TEXT, None, tiny_config(checkpoint_dir=tmp_path / "run"))
+    assert same_weights(model, tiny_gpt())
+    with pytest.raises(SystemExit, match="Permission denied"):
+        training.main(["--preset", "tiny", "--device", "cpu", "--out", str(tmp_path / "run")])
