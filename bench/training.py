@@ -19,6 +19,7 @@ from arbook import data
 from arbook.ngram import NGramLM
 from arbook.tokens import CharTokenizer
 from arbook.training import (
+    PRESETS,
     TrainConfig,
     evaluate,
     learning_rate,
@@ -39,26 +40,18 @@ SIZES = {  # block, width, layers, heads, batch
     "small": (64, 128, 4, 4, 12),
     "large": (256, 384, 6, 6, 64),
 }
-# nanoGPT's settings for a processor, and ours. `steps` is a scale: the schedules run over the time that is given.
+# nanoGPT's settings for a processor, and those of our preset, each with its steps of warm-up. `max_steps` is a scale: the schedules run over the time that is given.
 RECIPES = {
     "published": (
         GPTConfig(V, 64, 128, 4, 4, bias=False),
         TrainConfig(
             10_000, batch_size=12, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, grad_clip=1.0
         ),
-        100,  # steps of warm-up
+        100,
     ),
     "ours": (
-        GPTConfig.modern(V, 128, 96, 4, 3, activation="relu2"),
-        TrainConfig(
-            10_000,
-            batch_size=8,
-            lr=1.5e-2,
-            optimizer="muon",
-            schedule="wsd",
-            decay_fraction=1.0,
-            min_lr_ratio=0.02,
-        ),
+        GPTConfig.modern(V, **PRESETS["cpu"].model),
+        TrainConfig(**PRESETS["cpu"].training | {"warmup_steps": 0}),
         20,
     ),
 }
