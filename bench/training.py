@@ -40,7 +40,8 @@ SIZES = {  # block, width, layers, heads, batch
     "small": (64, 128, 4, 4, 12),
     "large": (256, 384, 6, 6, 64),
 }
-# nanoGPT's settings for a processor, and those of our preset, each with its steps of warm-up. `max_steps` is a scale: the schedules run over the time that is given.
+# nanoGPT's settings for a processor, and those of our preset, each with its steps of warm-up. `max_steps` is a scale:
+# the schedules run over the time that is given.
 RECIPES = {
     "published": (
         GPTConfig(V, 64, 128, 4, 4, bias=False),
