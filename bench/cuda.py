@@ -378,6 +378,8 @@ def decoding(device: torch.device, quick: bool) -> dict:
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "context_length": 64, "vocab_size": 300}
     config = GPTConfig.gpt2("small", **(sizes if quick else {}))
     model = GPT(config, generator=seeded()).to(device).eval()
+    if device.type == "cuda":
+        model = model.to(torch.bfloat16)
     return decoding_case(model, n_tokens=16 if quick else 256)
 
 

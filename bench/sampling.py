@@ -5,8 +5,10 @@ Run it with `make bench`, or `python -m bench.sampling`. It takes some minutes. 
 """
 
 import argparse
+import importlib.util
 import logging
 import time
+from collections.abc import Callable
 
 import torch
 from arbook.sampling import Chain, Greedy, StaticDecoder, Temperature, TopK, TopP, generate, pack
@@ -48,8 +50,8 @@ def write_ours(model: GPT, ids: torch.Tensor, sampler=None) -> torch.Tensor:
     return found.padded(0)
 
 
-def write_theirs(model, ids: torch.Tensor) -> torch.Tensor:
-    options = {"max_new_tokens": N_NEW, "min_new_tokens": N_NEW, "do_sample": False}
+def write_theirs(model, ids: torch.Tensor, n_tokens: int = N_NEW) -> torch.Tensor:
+    options = {"max_new_tokens": n_tokens, "min_new_tokens": n_tokens, "do_sample": False}
     return model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=0, **options)
 
 
@@ -79,20 +81,45 @@ def race(batch_size: int, repeats: int) -> dict:
     }
 
 
+def fastest(write: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Return the least wall time of the repeats, in seconds; a first call, which compiles and records, is left out."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        write()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def decoding_case(model: GPT, *, n_tokens: int = N_NEW, repeats: int = 3) -> dict:
+    """Time a batch of one on the model's device, greedy: with a recorded step, without, and by `transformers`."""
+    prompt = [0] * N_PROMPT
+    options = {"max_new_tokens": n_tokens, "sampler": Greedy()}
+    decoder = StaticDecoder(model)
+    methods = {
+        "arbook, static": lambda: generate(decoder, prompt, **options),
+        "arbook": lambda: generate(model, prompt, **options),
+    }
+    if importlib.util.find_spec("transformers"):
+        weight = model.output_weight
+        theirs = make_theirs(model).to(weight.device, weight.dtype)
+        ids = torch.tensor([prompt], device=weight.device)
+        methods["transformers"] = lambda: write_theirs(theirs, ids, n_tokens)
+    spent = {name: fastest(write, model.device, repeats) for name, write in methods.items()}
+    speed = {name: n_tokens / seconds for name, seconds in spent.items()}
+    ratio = speed["arbook, static"] / speed["transformers"] if "transformers" in speed else None
+    return {"n_tokens": n_tokens, "tokens_per_second": speed, "ratio": ratio}
+
+
 def on_gpu(repeats: int) -> dict | None:
-    """Time GPT-2 small at batch 1 with a recorded step; None without a CUDA GPU."""
+    """Time GPT-2 small in bfloat16 at batch 1; None without a CUDA GPU."""
     if not torch.cuda.is_available():
         return None
     model = GPT(GPTConfig.gpt2(), generator=torch.Generator().manual_seed(0)).eval()
-    model = model.to("cuda", torch.bfloat16)
-    decoder, times = StaticDecoder(model), []
-    for _ in range(repeats + 1):  # the first one compiles and records
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        generate(decoder, [0] * N_PROMPT, max_new_tokens=N_NEW, sampler=Greedy())
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return {"device": torch.cuda.get_device_name(), "tokens_per_second": N_NEW / min(times[1:])}
+    found = decoding_case(model.to("cuda", torch.bfloat16), repeats=repeats)
+    return {"device": torch.cuda.get_device_name(), **found}
 
 
 def report(record: dict) -> str:
@@ -106,9 +133,8 @@ def report(record: dict) -> str:
             f"{speed['transformers']:>14,.0f}{case['ratio']:>8.2f}  {case['same_tokens']}"
         )
     if record["gpu"]:
-        lines.append(
-            f"{record['gpu']['device']}: {record['gpu']['tokens_per_second']:,.0f} tokens per second"
-        )
+        for name, speed in record["gpu"]["tokens_per_second"].items():
+            lines.append(f"{record['gpu']['device']}, {name}: {speed:,.0f} tokens per second")
     return "\n".join(lines)
 
 
