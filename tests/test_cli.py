@@ -1,0 +1,862 @@
+"""The program `arbook`: each command is what the library computes, and a good citizen of a shell."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from arbook import ar, cli, compression, data, training
+from arbook.ngram import NGramLM
+from arbook.perplexity import score
+from arbook.sampling import Temperature, TopK, TopP, generate
+from arbook.tokens import BYTE_CHARS, BPETokenizer, CharTokenizer, WordTokenizer
+from arbook.transformer import GPT, GPTConfig, export_gpt2
+from conftest import ROOT, unavailable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models, pre_tokenizers
+
+VERSE = "the rose is red, the violet's blue,\nthe honey's sweet, and so are you.\n" * 6
+NAMES = ("train", "sample", "perplexity", "compress", "decompress", "forecast", "data")
+PROGRAM = [sys.executable, "-W", "error", "-m", "arbook.cli"]
+
+
+class Shell:
+    """Runs commands in this process, as a shell would in one of its own."""
+
+    def __init__(self, monkeypatch, capsysbinary):
+        self.monkeypatch, self.capture = monkeypatch, capsysbinary
+
+    def __call__(self, *arguments, stdin: str | bytes = b"") -> "Shell":
+        stdin = stdin.encode() if isinstance(stdin, str) else stdin
+        self.monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        try:
+            self.code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            self.code = end.code
+        sys.stdout.flush()
+        captured = self.capture.readouterr()
+        self.bytes, self.err = captured.out, captured.err.decode()
+        return self
+
+    @property
+    def out(self) -> str:
+        return self.bytes.decode()
+
+    @property
+    def records(self) -> list[dict]:
+        def never(name):
+            raise AssertionError(f"{name} is not JSON")
+
+        return [json.loads(line, parse_constant=never) for line in self.out.splitlines()]
+
+    def fails(self, *words: str, code: int = 1) -> None:
+        """Check that it failed with one line, without a result and without a traceback."""
+        assert self.code == code, self.err
+        assert self.bytes == b"" and "Traceback" not in self.err
+        assert all(word in self.err for word in words), self.err
+        if code == 1:
+            assert self.err.count("\n") == 1 and self.err.startswith("arbook ")
+
+
+@pytest.fixture
+def shell(monkeypatch, capsysbinary, tmp_path) -> Shell:
+    monkeypatch.chdir(tmp_path)
+    return Shell(monkeypatch, capsysbinary)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A character model that `arbook train` has written."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    arguments = ["--preset", "tiny", "--out", str(folder), "--set", "max_steps=4", "--quiet"]
+    assert cli.main(["train", *arguments, "--set", "eval_tokens=200", "--device", "cpu"]) == 0
+    return folder
+
+
+def process(*arguments: str, **options) -> subprocess.Popen:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*PROGRAM, *arguments], **pipes | options)
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+def test_the_installed_program_is_main():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, name = project["scripts"]["arbook"].partition(":")
+    assert getattr(sys.modules[module], name) is cli.main
+
+
+def test_the_help_names_all_commands_and_each_has_its_own(shell):
+    assert shell("--help").code == 0
+    assert all(f"    {name} " in shell.out for name in NAMES) and len(cli.COMMANDS) == len(NAMES)
+    for name in NAMES:
+        assert shell(name, "--help").code == 0
+        assert shell.out.startswith(f"usage: arbook {name} ") and "--json" in shell.out
+        assert " None" not in shell.out and "%(" not in shell.out
+    assert "ptb-awd-lstm" in "".join(shell("train", "--help").out.split())  # lines are wrapped
+    assert "tinyshakespeare" in shell("data", "--help").out
+
+
+def test_the_version_is_that_of_the_library(shell):
+    assert shell("--version").out == f"arbook {cli.__version__}\n" and shell.code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["forecast", "--horizon", "many"],
+        ["forecast", "--hor", "3"],  # no abbreviations: a new option would change their meaning
+        ["forecast", "--direct", "--level", "0.5"],
+        ["train", "--out", "run"],
+        ["train", "--out", "run", "--preset", "huge"],
+        ["data", "moby-dick"],
+        ["data", "--path"],
+        ["data", "pydoc", "--print", "middle"],
+        ["perplexity", "--model", "ngram"],
+        ["perplexity", "--model", "ngram:0"],
+        ["perplexity", "--model", "adaptive:x"],
+        ["perplexity", "--train", "pydoc"],
+        ["sample", "--model", "some/folder", "--train", "pydoc"],
+        ["sample", "--stream", "--json"],
+        ["compress", "--json"],
+        ["--print-completion", "ed"],
+    ],
+)
+def test_what_is_not_understood_has_exit_code_2(shell, arguments):
+    shell(*arguments).fails("usage: arbook", "error:", code=2)
+
+
+def test_help_forecast_and_data_need_no_pytorch():
+    program = """
+import sys
+from arbook.cli import main
+heavy = lambda: {"torch", "numpy", "tqdm", "shtab"} & set(sys.modules)
+assert not heavy(), heavy()
+for arguments in (["--help"], *([name, "--help"] for name in sys.argv[1:])):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0
+    if "data" not in arguments:
+        assert not heavy(), heavy()
+assert main(["data", "sunspots"]) == 0
+assert main(["forecast", "--order", "1"]) == 0
+assert "torch" not in sys.modules
+"""
+    names = [name for name in NAMES if name not in ("train", "data")] + ["data"]
+    command = [sys.executable, "-W", "error", "-c", program, *names]
+    result = subprocess.run(command, input=b"1\n2\n3\n4\n", capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+
+
+def test_the_help_is_there_at_once():
+    """The promise is 0.3 s on a free machine; the best of a few, and some air for a busy one."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([*PROGRAM, "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.6
+
+
+def test_the_traceback_of_an_error_is_there_for_those_who_ask(shell):
+    with pytest.raises(FileNotFoundError):
+        shell("forecast", "missing.csv", "--traceback")
+
+
+def test_errors_that_nobody_expected_are_not_hidden(shell, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(ar, "select_order", broken)
+    with pytest.raises(ZeroDivisionError):
+        shell("forecast", stdin="1\n2\n3\n4\n5\n6\n7\n8\n")
+
+
+def test_json_gets_null_for_what_it_cannot_hold(shell):
+    value = {"a": [math.inf, -math.inf, math.nan], "b": {"c": (1.5, 2, "x", None, True)}}
+    assert cli.as_json(value) == {"a": [None] * 3, "b": {"c": [1.5, 2, "x", None, True]}}
+
+
+def test_messages_have_one_line():
+    assert cli.explain(ValueError("a\n  b")) == "a b"
+    assert cli.explain(ValueError()) == "ValueError"
+    assert cli.explain(PermissionError(13, "Permission denied", "f")) == "f: Permission denied"
+
+
+def test_names_are_looked_up_when_they_are_needed():
+    calls = []
+    names = cli.Names(lambda: calls.append(1) or ["a", "b"])
+    assert not calls
+    assert list(names) == ["a", "b"] and len(names) == 2 and "a" in names and "c" not in names
+    assert names[0] == "a"  # some shells' scripts look at the first
+
+
+# --- in a real shell --------------------------------------------------------------------------------------------------
+
+
+def test_commands_are_joined_by_a_pipe():
+    with process("data", "sunspots", "--print") as left:
+        arguments = ["--horizon", "2", "--order", "9", "-q"]
+        with process("forecast", *arguments, stdin=left.stdout) as right:
+            out, remarks = right.communicate(timeout=60)
+    assert (left.returncode, right.returncode, remarks) == (0, 0, b"")
+    z = data.series("sunspots").values
+    expected = ar.LinearAR(9, intercept=True).fit(z).forecast(z, 2)
+    assert np.allclose(cli.read_column(out.decode(), "forecast"), expected, rtol=1e-7)
+
+
+def test_nothing_is_said_when_the_reader_has_enough():
+    with process("data", "pydoc", "--print") as writer:
+        writer.stdout.readline()
+        writer.stdout.close()  # as `head -1` does
+        assert writer.stderr.read() == b"" and writer.wait(timeout=60) == 141
+
+
+def test_a_stream_is_there_before_it_ends_and_stops_when_nobody_reads(tmp_path):
+    (tmp_path / "verse.txt").write_text(VERSE)
+    arguments = ["--max-new-tokens", "100000000", "--train", str(tmp_path / "verse.txt")]
+    with process("sample", "--stream", *arguments) as writer:
+        assert len(writer.stdout.read(20)) == 20
+        writer.stdout.close()
+        assert writer.stderr.read() == b"" and writer.wait(timeout=60) == 141
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_ctrl_c_has_exit_code_130_and_no_traceback():
+    program = (
+        "import sys, arbook.cli; print(1, flush=True); sys.exit(arbook.cli.main(['forecast']))"
+    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-W", "error", "-c", program], **pipes) as waiting:
+        assert waiting.stdout.readline().strip() == b"1"
+        time.sleep(0.3)  # by now it imports, or waits for numbers
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(timeout=60) == 130
+        assert waiting.stdout.read() == waiting.stderr.read() == b""
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "tcsh"])
+def test_completion_scripts_know_commands_options_and_names(shell, name):
+    assert shell("--print-completion", name).code == 0
+    for word in ("arbook", "perplexity", "horizon", "ptb-awd-lstm", "tinyshakespeare"):
+        assert word in shell.out
+
+
+def test_bash_completes(shell, tmp_path):
+    bash = shutil.which("bash")
+    if bash is None:
+        unavailable("bash is missing")
+    script = tmp_path / "arbook.sh"
+    script.write_bytes(shell("--print-completion", "bash").bytes)
+    assert subprocess.run([bash, "-n", script]).returncode == 0
+    for words, expected in (
+        ("fore", "forecast"),
+        ("forecast --hor", "--horizon"),
+        ("train --preset ptb-a", "ptb-awd-lstm"),
+        ("data suns", "sunspots"),
+    ):
+        ask = f"COMP_WORDS=(arbook {words}); COMP_CWORD={len(words.split())}; _shtab_arbook; echo ${{COMPREPLY[@]}}"
+        result = subprocess.run(
+            [bash, "-c", f"source {script}; {ask}"], capture_output=True, text=True
+        )
+        assert result.stdout.split() == [expected], result.stderr
+
+
+def test_without_its_writer_the_completion_says_what_is_missing(shell, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    shell("--print-completion", "bash").fails("pip install shtab", code=2)
+
+
+# --- forecast ---------------------------------------------------------------------------------------------------------
+
+WAVE = 5 + np.sin(np.arange(60)) + 0.1 * np.random.default_rng(0).normal(size=60)
+WAVE_TEXT = "\n".join(map(repr, WAVE.tolist()))
+
+
+def test_forecast_is_what_the_library_forecasts(shell):
+    arguments = ["--order", 3, "--horizon", 4, "--level", 0.5]
+    (found,) = shell("forecast", *arguments, "--json", stdin=WAVE_TEXT).records
+    mean, interval = ar.LinearAR(3, intercept=True).fit(WAVE).forecast(WAVE, 4, level=0.5)
+    assert found["forecast"] == mean.tolist() and found["order"] == 3 and found["level"] == 0.5
+    assert [found["lower"], found["upper"]] == interval.T.tolist()
+    lines = list(csv.DictReader(shell("forecast", *arguments, stdin=WAVE_TEXT).out.splitlines()))
+    assert [line["step"] for line in lines] == ["1", "2", "3", "4"]
+    for name in ("forecast", "lower", "upper"):
+        assert np.allclose([float(line[name]) for line in lines], found[name], rtol=1e-7)
+
+
+def test_direct_forecasts_have_no_intervals(shell):
+    arguments = ["forecast", "--order", 3, "--horizon", 4, "--direct"]
+    (found,) = shell(*arguments, "--json", stdin=WAVE_TEXT).records
+    expected = ar.DirectAR(3, 4, intercept=True).fit(WAVE).forecast(WAVE)
+    assert found["forecast"] == expected.tolist()
+    assert found["level"] is None and "lower" not in found
+    assert shell(*arguments, stdin=WAVE_TEXT).out.startswith("step,forecast\n")
+
+
+@pytest.mark.parametrize("most, tried", [(24, 18), (5, 5)])
+def test_the_order_is_chosen_by_bic_among_those_that_the_series_allows(shell, most, tried):
+    shell("forecast", "--max-order", most, "--json", stdin=WAVE_TEXT)
+    assert shell.records[0]["order"] == ar.select_order(WAVE, tried).order
+    assert f"among 1 to {tried}" in shell.err
+    assert shell("forecast", "--max-order", most, "-q", stdin=WAVE_TEXT).err == ""
+
+
+def test_columns_go_by_name_by_number_or_are_the_last(shell):
+    table = "day,low,high\nMo,1,5\nTu,2,6\n\nWe,4,7\n"
+    assert cli.read_column(table) == [5, 6, 7]
+    assert cli.read_column(table, "low") == [1, 2, 4]
+    assert cli.read_column("1,5\n2,6\n") == [5, 6]
+    assert cli.read_column("1,5\n2,6\n", "1") == [1, 2]
+    assert cli.read_column("x\r\n1e3\r\n-2\r\n") == [1000, -2]
+    Path("t.csv").write_text(table)
+    arguments = ["t.csv", "--column", "low", "--order", 1, "--horizon", 1, "--json"]
+    assert shell("forecast", *arguments).records[0]["forecast"] == pytest.approx([8])
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_numbers_are_read_exactly(values):
+    assert cli.read_column("\n".join(map(repr, values))) == values
+    assert cli.read_column("t,x\n" + "\n".join(f"a,{v!r}" for v in values)) == values
+
+
+@pytest.mark.parametrize(
+    "table, words",
+    [
+        (b"", ["standard input is empty"]),
+        (b"\n\n", ["standard input is empty"]),
+        (b"x\n1\nn/a\n3\n", ["standard input, line 3", "'n/a'", "not a finite number"]),
+        (b"x\n1\nnan\n", ["'nan'", "not a finite number"]),
+        (b"x\n1\n1_000\n", ["'1_000'"]),
+        (b"a,b\n1,2\n3\n", ["line 3", "1 cells instead of 2"]),
+        (b"1\n2\n", ["z must have at least 7 values"]),
+        (b"\xff\xfe1\n", ["standard input is not a text in UTF-8", "byte 0"]),
+    ],
+)
+def test_what_is_no_series_is_refused(shell, table, words):
+    shell("forecast", "-q", stdin=table).fails("arbook forecast: ", *words)
+
+
+def test_forecast_names_a_wrong_column_file_or_number(shell):
+    Path("t.csv").write_text("a,b\n1,2\n2,3\n")
+    shell("forecast", "t.csv", "--column", "c").fails("t.csv has no column 'c'; it has a, b")
+    shell("forecast", "u.csv").fails("u.csv: No such file")
+    shell("forecast", ".").fails("Is a directory")
+    shell("forecast", "--order", 0, stdin=WAVE_TEXT).fails("order", "0")
+    shell("forecast", "-q", "--max-order", 0, stdin=WAVE_TEXT).fails("max_order", "0")
+    shell("forecast", "-q", "--horizon", 0, stdin=WAVE_TEXT).fails("horizon", "0")
+    shell("forecast", "-q", "--level", 1, stdin=WAVE_TEXT).fails("level", "1")
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_here(monkeypatch, tmp_path):
+    """No corpus on this disk, and no network."""
+
+    def offline(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.delenv("ARBOOK_DATA", raising=False)
+    monkeypatch.setattr(data, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(data.pooch, "retrieve", offline)
+
+
+def test_data_lists_everything_and_where_it_is(shell, nothing_here, monkeypatch, tmp_path):
+    records = {record["name"]: record for record in shell("data", "--json").records}
+    assert {*data.CORPORA, *data.available("series"), "pydoc"} == set(records)
+    assert all(record["path"] is None for record in records.values())
+    for name, corpus in data.CORPORA.items():
+        assert (records[name]["bytes"], records[name]["licence"]) == (corpus.size, corpus.licence)
+        assert records[name]["url"] == corpus.url
+    lines = shell("data").out.splitlines()
+    assert len(lines) == len(records) and sum("not here" in line for line in lines) == 5
+
+
+def test_data_finds_a_file_and_prints_its_path(shell, nothing_here, monkeypatch, tmp_path):
+    content = b"to be or not to be\n"
+    corpus = data.CORPORA["tinyshakespeare"]
+    small = replace(corpus, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    monkeypatch.setitem(data.CORPORA, "tinyshakespeare", small)
+    monkeypatch.setenv("ARBOOK_DATA", str(tmp_path))
+    (tmp_path / corpus.file).write_bytes(content)
+    assert shell("data", "tinyshakespeare", "--path").out == f"{tmp_path / corpus.file}\n"
+    assert f"path: {tmp_path / corpus.file}" in shell("data", "tinyshakespeare").out
+    assert shell("data", "tinyshakespeare", "--print").bytes == content
+    assert shell("data", "tinyshakespeare", "--print", "train").bytes == content[:17]
+    (tmp_path / corpus.file).write_bytes(b"damaged")
+    shell("data", "tinyshakespeare").fails("SHA-256", "damaged")
+
+
+def test_data_that_is_missing_is_an_error_that_says_what_to_do(shell, nothing_here):
+    shell("data", "ptb-test", "--path").fails("ptb-test", "not here", "--download")
+    shell("data", "ptb-test", "--download").fails("Three ways", "no network")
+    shell("data", "tinyshakespeare", "--print").fails("Three ways")
+    shell("data", "sunspots", "--path").fails("needs no file")
+    shell("data", "sunspots", "--print", "valid").fails("sunspots has no parts")
+    shell("data", "ptb-test", "--print", "valid").fails("ptb-test has no parts")
+
+
+def test_a_text_of_several_files_is_all_of_them(shell, nothing_here):
+    names = [record["name"] for record in shell("data", "ptb", "--json").records]
+    assert names == ["ptb-train", "ptb-valid", "ptb-test"]
+
+
+@pytest.mark.parametrize("name", ["sunspots", "simulated-index"])
+def test_a_printed_series_is_the_series(shell, name):
+    series = data.series(name)
+    printed = shell("data", name, "--print").out
+    for column in series.columns:
+        assert cli.read_column(printed, column) == series[column].tolist()
+    (record,) = shell("data", name, "--json").records
+    assert record["licence"] == series.licence and record["bytes"] is record["path"] is None
+
+
+def test_a_printed_text_is_the_text_or_its_part(shell):
+    assert shell("data", "pydoc", "--print").out == data.text("pydoc")
+    assert shell("data", "pydoc", "--print", "valid").out == data.splits("pydoc").valid
+    assert shell("data", "pydoc", "--print", "test").out == ""
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def byte_ngram(order: int, text: str) -> NGramLM:
+    return NGramLM(order, vocab_size=256).fit(list(text.encode()))
+
+
+def test_an_ngram_model_is_fitted_to_a_file_or_to_the_training_part_of_a_text(tmp_path):
+    (tmp_path / "verse.txt").write_text(VERSE)
+    model, tokenizer = cli.count_model("ngram", 3, str(tmp_path / "verse.txt"))
+    assert compression.model_identity(model) == compression.model_identity(byte_ngram(3, VERSE))
+    model, _ = cli.count_model("ngram", 2, "pydoc")
+    expected = byte_ngram(2, data.splits("pydoc").train)
+    assert compression.model_identity(model) == compression.model_identity(expected)
+    assert tokenizer.encode("é") == list("é".encode())
+
+
+@pytest.fixture(scope="module")
+def gpt2_folder(tmp_path_factory) -> Path:
+    """A tiny GPT-2, with the bytes and one merge as tokens, in the files that the hub has."""
+    folder = tmp_path_factory.mktemp("hub") / "gpt2"
+    vocab = {char: i for i, char in enumerate(sorted(BYTE_CHARS))} | {"th": 256}
+    rust = RustTokenizer(models.BPE(vocab, [("t", "h")]))
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    rust.add_special_tokens(["<|endoftext|>"])
+    config = GPTConfig(258, 16, 8, 1, 2)
+    export_gpt2(GPT(config, generator=torch.Generator().manual_seed(0)), folder)
+    rust.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_gpt2s_files_are_a_model(shell, gpt2_folder):
+    text = "the thé 🙂"
+    (found,) = shell("perplexity", "--model", gpt2_folder, "--json", stdin=text).records
+    rust = RustTokenizer.from_file(str(gpt2_folder / "tokenizer.json"))
+    expected = score(
+        GPT.from_pretrained(gpt2_folder), rust.encode(text).ids, start_id=257, n_bytes=13
+    )
+    assert found["nats"] == pytest.approx(expected.nll) and found["policy"]["start_id"] == 257
+    assert found["per"]["byte"]["count"] == 13 and found["per"]["token"]["count"] == 11
+    assert shell("sample", "--model", gpt2_folder, "--prompt", text, "--seed", 1).code == 0
+    assert shell.out.startswith(text)
+    shell("compress", "--model", gpt2_folder, stdin=text).fails("not a model of bytes")
+
+
+def test_a_name_on_the_hub_is_downloaded(shell, gpt2_folder, monkeypatch):
+    def download(name, file, **_):
+        assert name == "somebody/gpt2"
+        return str(gpt2_folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    arguments = ["sample", "--seed", 1, "--max-new-tokens", 9, "--model"]
+    assert shell(*arguments, "somebody/gpt2").bytes == shell(*arguments, gpt2_folder).bytes != b""
+
+
+def test_a_model_that_is_nowhere_is_an_error(shell, monkeypatch, tmp_path, trained):
+    def offline(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    shell("sample", "--model", "nobody/nothing").fails("'nobody/nothing' is no folder here")
+    (tmp_path / "empty").mkdir()
+    shell("sample", "--model", "empty").fails("empty holds no tokenizer.json", "finished")
+    shutil.copy(trained / "tokenizer.json", tmp_path / "empty")
+    shell("sample", "--model", "empty").fails("config.json does not exist")
+    for content in ("{", "[]", '{"model": 1}', '{"format": "arbook.tokens", "version": 2}'):
+        (tmp_path / "empty" / "tokenizer.json").write_text(content)
+        shell("sample", "--model", "empty").fails("tokenizer.json")
+    shell("sample", "--train", "missing.txt").fails("missing.txt: No such file")
+
+
+def test_weights_and_tokenizer_have_to_belong_together(shell, trained, tmp_path):
+    shutil.copytree(trained, "mixed")
+    CharTokenizer.train("".join(map(chr, range(32, 1000)))).save("mixed/tokenizer.json")
+    shell("sample", "--model", "mixed").fails("do not belong together")
+
+
+def test_a_device_that_is_not_here_is_an_error(shell, trained):
+    shell("sample", "--model", trained, "--device", "abacus").fails("device", "abacus")
+
+
+@pytest.mark.parametrize(
+    "tokenizer, start",
+    [
+        (BPETokenizer(), 10),
+        (CharTokenizer.train("ab\n"), 0),
+        (CharTokenizer.train("ab"), None),
+        (WordTokenizer.train("to be", special_tokens=["<eos>"]), 3),
+    ],
+    ids=["bytes", "characters", "no line feed", "words"],
+)
+def test_a_text_begins_after_the_end_of_another_one(tokenizer, start):
+    assert cli.start_id(tokenizer) == start
+
+
+def test_lines_of_word_models_end_as_in_training():
+    parts = data.Splits("small", "to be\n\nor not to be", "be to\n")
+    tokenizer, ids = training.encode_parts(parts, "word")
+    assert cli.encode_text(tokenizer, parts.train) == ids["train"].tolist()
+
+
+# --- perplexity -------------------------------------------------------------------------------------------------------
+
+
+def test_perplexity_is_the_score_of_the_library(shell):
+    Path("verse.txt").write_text(VERSE)
+    arguments = ["--model", "ngram:3", "--train", "verse.txt"]
+    (found,) = shell("perplexity", *arguments, "--json", stdin="a rosé\n").records
+    ids = list("a rosé\n".encode())
+    expected = score(byte_ngram(3, VERSE), ids, start_id=10, n_bytes=8, n_words=2)
+    assert found["nats"] == pytest.approx(expected.nll, rel=1e-12)
+    for unit, count in (("token", 8), ("byte", 8), ("word", 2)):
+        s, per = expected.per(unit), found["per"][unit]
+        assert per["count"] == count and per["nats"] == pytest.approx(s.nats)
+        assert per["bits"] == pytest.approx(s.bits)
+        assert per["perplexity"] == pytest.approx(s.perplexity)
+    assert found["policy"]["description"] == str(expected.policy)
+    assert shell("perplexity", *arguments, stdin="a rosé\n").out == f"{expected}\n"
+
+
+def test_perplexity_of_a_network_takes_a_context_and_a_stride(shell, trained):
+    Path("verse.txt").write_text(VERSE)
+    arguments = ["perplexity", "verse.txt", "--model", trained, "--json"]
+    (found,) = shell(*arguments, "--context-length", 16, "--stride", 4).records
+    tokenizer = CharTokenizer.load(trained / "tokenizer.json")
+    options = {"context_length": 16, "stride": 4, "start_id": tokenizer.encode("\n")[0]}
+    expected = score(training.load_model(trained / "model"), tokenizer.encode(VERSE), **options)
+    assert found["nats"] == pytest.approx(expected.nll)
+    assert {key: found["policy"][key] for key in options} == options
+    (default,) = shell(*arguments).records
+    assert default["policy"]["context_length"] == default["policy"]["stride"] == 32
+    shell(*arguments, "--stride", 40).fails("stride", "40")
+    shell(*arguments, "--context-length", 99).fails("context_length", "99")
+    shell("perplexity", "--model", trained, stdin="\x01").fails("not in the vocabulary")
+
+
+def test_each_file_has_its_score(shell):
+    Path("a.txt").write_text(VERSE)
+    Path("b.txt").write_text("xyz")
+    found = shell("perplexity", "a.txt", "-", "b.txt", "--json", stdin=VERSE).records
+    assert [record["file"] for record in found] == ["a.txt", "-", "b.txt"]
+    assert found[0]["nats"] == found[1]["nats"] and found[2]["per"]["byte"]["count"] == 3
+    assert shell("perplexity", "a.txt", "b.txt").out.splitlines()[0] == "a.txt"
+
+
+def test_the_cut_into_pieces_does_not_change_a_score():
+    ids, told = list(range(10)), []
+
+    class Bar:
+        def update(self, n):
+            told.append(n)
+
+    assert [i for piece in cli.in_pieces(ids, Bar(), size=4) for i in piece] == ids
+    assert told == [4, 4, 2]
+
+
+def test_impossible_texts_have_no_finite_perplexity(shell, monkeypatch):
+    model = NGramLM(1, vocab_size=256, smoothing="mle").fit([97, 98])
+    monkeypatch.setattr(cli, "open_model", lambda given: (model, BPETokenizer()))
+    (found,) = shell("perplexity", "--json", stdin="abc").records
+    assert found["nats"] is None and found["impossible"] == 2
+
+
+def test_without_a_token_to_begin_with_the_first_one_is_not_scored(shell, monkeypatch):
+    tokenizer = CharTokenizer.train("abé")
+    model = NGramLM(1, vocab_size=3).fit(tokenizer.encode("abé"))
+    monkeypatch.setattr(cli, "open_model", lambda given: (model, tokenizer))
+    (found,) = shell("perplexity", "--json", stdin="éab").records
+    assert found["per"]["token"]["count"] == found["per"]["byte"]["count"] == 2
+    assert found["policy"]["start_id"] is None
+
+
+def test_unknown_words_are_reported(shell, monkeypatch):
+    tokenizer = WordTokenizer.train("to be", split="whitespace", special_tokens=["<eos>"])
+    model = NGramLM(1, vocab_size=4).fit(tokenizer.encode("to be"))
+    monkeypatch.setattr(cli, "open_model", lambda given: (model, tokenizer))
+    assert "1 of 3 tokens are <unk>" in shell("perplexity", stdin="to see\n").err
+    assert shell("perplexity", stdin="to be\n").err == ""
+
+
+def test_nothing_cannot_be_scored(shell):
+    shell("perplexity", stdin="").fails("standard input is empty")
+    Path("empty.txt").touch()
+    shell("perplexity", "empty.txt").fails("empty.txt is empty")
+    shell("perplexity", stdin=b"ab\xff").fails("not a text in UTF-8: byte 2")
+
+
+# --- sample -----------------------------------------------------------------------------------------------------------
+
+
+def test_sample_is_what_the_library_generates(shell):
+    Path("verse.txt").write_text(VERSE)
+    options = ["--temperature", 0.8, "--top-k", 9, "--top-p", 0.9, "--seed", 7]
+    arguments = ["sample", "--model", "ngram:3", "--train", "verse.txt", *options]
+    arguments += ["--max-new-tokens", 50, "--prompt", "the "]
+    (found,) = shell(*arguments, "--json").records
+    expected = generate(
+        byte_ngram(3, VERSE),
+        list(b"the "),
+        max_new_tokens=50,
+        sampler=[Temperature(0.8), TopK(9), TopP(0.9)],
+        generator=torch.Generator().manual_seed(7),
+    )
+    text = bytes(expected.ids[0].tolist()).decode()
+    assert (found["prompt"], found["text"], found["seed"]) == ("the ", text, 7)
+    assert found["n_tokens"] == 50
+    assert shell(*arguments).out == shell(*arguments, "--stream").out == f"the {text}\n"
+
+
+def test_a_prompt_may_come_through_a_pipe_or_not_at_all(shell, trained):
+    Path("verse.txt").write_text(VERSE)
+    for model in (["ngram:3", "--train", "verse.txt"], [trained]):
+        arguments = ["sample", "--seed", 1, "--max-new-tokens", 20, "--model", *model]
+        piped = shell(*arguments, "--prompt", "-", stdin="red").bytes
+        assert piped == shell(*arguments, "--prompt", "red").bytes
+        (found,) = shell(*arguments, "--json").records
+        assert found["prompt"] == "" and shell(*arguments).out == found["text"] + "\n"
+        assert shell(*arguments, "--stream").out == found["text"] + "\n"
+
+
+def test_the_seed_of_a_text_is_told_and_repeats_it(shell):
+    Path("verse.txt").write_text(VERSE)
+    arguments = ["sample", "--model", "ngram:2", "--train", "verse.txt", "--json"]
+    first, second = shell(*arguments).records[0], shell(*arguments).records[0]
+    assert first["text"] != second["text"]
+    assert shell(*arguments, "--seed", first["seed"]).records == [first]
+
+
+def test_temperature_0_is_greedy(shell):
+    Path("verse.txt").write_text(VERSE)
+    arguments = ["sample", "--model", "ngram:4", "--train", "verse.txt"]
+    greedy = shell(*arguments, "--temperature", 0).bytes
+    assert greedy == shell(*arguments, "--top-k", 1).bytes
+
+
+def test_wrong_rules_and_prompts_are_refused(shell, monkeypatch):
+    Path("verse.txt").write_text(VERSE)
+    arguments = ["sample", "--model", "ngram:2", "--train", "verse.txt"]
+    shell(*arguments, "--temperature", -1).fails("temperature", "-1")
+    shell(*arguments, "--top-p", 2).fails("top_p", "2")
+    shell(*arguments, "--top-k", -1).fails("top_k", "-1")
+    shell(*arguments, "--max-new-tokens", 0).fails("max_new_tokens", "0")
+    shell(*arguments, "--prompt", "-", stdin=b"\xff").fails("UTF-8")
+    tokenizer = CharTokenizer.train("ab")
+    model = NGramLM(1, vocab_size=2).fit([0, 1])
+    monkeypatch.setattr(cli, "open_model", lambda given: (model, tokenizer))
+    shell("sample").fails("no token to begin with", "--prompt")
+
+
+@given(
+    st.lists(st.integers(0, 255), max_size=40) | st.text(max_size=9).map(lambda s: [*s.encode()])
+)
+def test_growing_text_is_the_text_of_all_tokens(ids):
+    tokenizer = BPETokenizer()
+    assert "".join(cli.growing_text(tokenizer, iter(ids))) == tokenizer.decode(ids)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), min_size=1))
+def test_growing_text_has_no_half_characters_and_does_not_wait(text):
+    pieces = list(cli.growing_text(BPETokenizer(), text.encode()))
+    assert pieces == list(text)
+
+
+def test_growing_text_puts_blanks_between_words():
+    tokenizer = WordTokenizer.train("to be or not")
+    ids = tokenizer.encode("not to be")
+    assert list(cli.growing_text(tokenizer, ids)) == ["not", " to", " be"]
+    assert list(cli.growing_text(tokenizer, [])) == []
+
+
+# --- compress and decompress ------------------------------------------------------------------------------------------
+
+
+def test_files_come_back(shell):
+    Path("a.txt").write_bytes(VERSE.encode())
+    assert shell("compress", "a.txt").code == 0
+    archive = Path("a.txt.arb").read_bytes()
+    assert archive == compression.compress(VERSE.encode(), compression.AdaptiveNGram(6))
+    assert f"{len(archive)} compressed" in shell.out and Path("a.txt").exists()
+    Path("a.txt").unlink()
+    assert shell("decompress", "a.txt.arb").code == 0
+    assert Path("a.txt").read_bytes() == VERSE.encode()
+    assert sorted(path.name for path in Path().iterdir()) == ["a.txt", "a.txt.arb"]
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=60))
+def test_any_bytes_come_back_through_pipes(shell, content):
+    archive = shell("compress", "--model", "adaptive:2", stdin=content).bytes
+    assert shell.code == 0 and f"{len(archive)} compressed" in shell.err
+    assert shell("decompress", "--model", "adaptive:2", stdin=archive).bytes == content
+    assert shell.code == 0
+
+
+def test_files_and_pipes_can_be_mixed(shell):
+    Path("a").write_bytes(b"abc\x00\xff")
+    assert shell("compress", "a", "-o", "-", "-q").err == ""
+    archive = shell.bytes
+    assert shell("decompress", "-", "-o", "b", stdin=archive).code == 0
+    assert Path("b").read_bytes() == b"abc\x00\xff"
+    assert shell("decompress", "-o", "c", stdin=archive + archive).code == 0  # archives add up
+    assert Path("c").read_bytes() == b"abc\x00\xff" * 2
+
+
+def test_the_sizes_are_told_as_json(shell):
+    Path("a").write_bytes(VERSE.encode())
+    (found,) = shell("compress", "a", "--json").records
+    n = Path("a.arb").stat().st_size
+    assert (found["file"], found["output"], found["content_bytes"]) == ("a", "a.arb", len(VERSE))
+    assert found["archive_bytes"] == n and found["bits_per_byte"] == 8 * n / len(VERSE)
+    (found,) = shell("decompress", "a.arb", "-o", "b", "--json").records
+    assert found["content_bytes"] == len(VERSE) and found["archive_bytes"] == n
+    assert shell("compress", "-o", "n", "--json").records[0]["bits_per_byte"] is None
+
+
+def test_any_model_of_bytes_or_characters_can_compress(shell, trained):
+    Path("a.txt").write_text("The rosé.\n")
+    Path("verse.txt").write_text(VERSE)
+    for model in (["ngram:3", "--train", "verse.txt"], [trained]):
+        assert shell("compress", "a.txt", "--force", "--model", *model).code == 0, shell.err
+        assert shell("decompress", "a.txt.arb", "-o", "-", "--model", *model).code == 0
+        assert shell.out == "The rosé.\n"
+        shell("decompress", "a.txt.arb", "-o", "-").fails("a.txt.arb was written with the model")
+
+
+@given(st.data())
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_archives_are_recognised_and_nothing_is_written(shell, data):
+    archive = bytearray(compression.compress(b"so are you", compression.AdaptiveNGram(6)))
+    bit = data.draw(st.integers(0, 8 * len(archive) - 1))
+    archive[bit // 8] ^= 1 << bit % 8
+    Path("a.arb").write_bytes(archive)
+    shell("decompress", "a.arb").fails("arbook decompress: a.arb ")
+    assert not Path("a").exists()
+    Path("a.arb").write_bytes(archive[: bit // 8])
+    shell("decompress", "a.arb").fails("arbook decompress: a.arb ")
+
+
+def test_files_are_not_replaced_unless_forced(shell):
+    Path("a").write_text("new")
+    Path("a.arb").write_text("precious")
+    shell("compress", "a").fails("a.arb exists; --force replaces it")
+    assert Path("a.arb").read_text() == "precious"
+    assert shell("compress", "a", "--force").code == 0
+    shell("decompress", "a.arb").fails("a exists; --force")
+    Path("a").write_text("old")
+    assert shell("decompress", "a.arb", "--force").code == 0 and Path("a").read_text() == "new"
+
+
+def test_only_ordinary_files_are_written(shell):
+    Path("a").write_text("x")
+    Path("a.arb").mkdir()
+    for force in ([], ["--force"]):
+        shell("compress", "a", *force).fails("a.arb is not an ordinary file")
+        shell("compress", "a", "-o", os.devnull, *force).fails("not an ordinary file")
+    shell("compress", "a", "-o", "missing/b").fails("No such file")
+    shell("decompress", "a").fails("a does not end in .arb", "-o")
+    shell("compress", "missing").fails("missing: No such file")
+
+
+def test_an_archive_is_nothing_for_a_terminal(shell, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shell("compress", stdin=b"x").fails("terminal", "-o")
+
+
+def test_an_interrupted_command_leaves_no_file(shell, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    Path("a").write_text(VERSE)
+    monkeypatch.setattr(compression, "encode_bytes", interrupted)
+    assert shell("compress", "a").code == 130 and shell.bytes == b"" and shell.err == ""
+    assert [path.name for path in Path().iterdir()] == ["a"]
+
+
+def test_who_types_at_a_terminal_is_told_how_to_end(monkeypatch, capsys):
+    stdin = io.TextIOWrapper(io.BytesIO(b"1\n2\n"))
+    stdin.isatty = lambda: True
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert cli.read_bytes("-") == b"1\n2\n"
+    assert "Ctrl-D" in capsys.readouterr().err
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def test_train_is_a_preset_of_the_library(trained, shell):
+    record = json.loads((trained / "record.json").read_text())
+    assert record["finished"] and record["preset"] == "tiny" and record["steps"] == 4
+    arguments = ["train", "--preset", "tiny", "--out", trained, "--set", "max_steps=4", "--quiet"]
+    arguments += ["--set", "eval_tokens=200", "--device", "cpu"]
+    (again,) = shell(*arguments, "--json").records  # a finished run is not repeated
+    assert again == cli.as_json(record)
+    loss = record["val_loss"]
+    assert shell(*arguments).out.startswith(f"done: 4 steps, validation loss {loss:.4f} nats")
+
+
+def test_a_run_that_is_stopped_goes_on(shell):
+    arguments = ["train", "--preset", "tiny", "--out", "run", "--set", "max_steps=4", "--quiet"]
+    arguments += ["--set", "eval_tokens=200", "--seed", 3]
+    assert shell(*arguments, "--time-limit", 1e-9).out.startswith("stopped after ")
+    assert shell.code == 0
+    shell("sample", "--model", "run").fails("run holds no tokenizer.json", "finished")
+    assert shell(*arguments).out.startswith("done: 4 steps")
+
+
+def test_wrong_settings_are_refused(shell):
+    arguments = ["train", "--preset", "tiny", "--out", "run", "--quiet"]
+    shell(*arguments, "--set", "lr").fails("NAME=VALUE", "lr")
+    shell(*arguments, "--set", "speed=9").fails("settings must be among", "speed")
+    shell(*arguments, "--set", "n_layer=two").fails("n_layer")
+    shell(*arguments, "--device", "abacus").fails("abacus")
+
+
+def test_a_training_that_cannot_go_on_says_why(shell, monkeypatch):
+    def diverges(*_, **__):
+        raise training.TrainingError("the loss is not a number")
+
+    monkeypatch.setattr(training, "run_preset", diverges)
+    shell("train", "--preset", "tiny", "--out", "run").fails("the loss is not a number")
