@@ -1,7 +1,9 @@
 """Rules against enumerated laws, the loop, search, speculation outcome by outcome, automata, static decoding."""
 
+import copy
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -379,7 +381,34 @@ def test_no_n_gram_comes_twice(ids, n):
     assert (rule(torch.zeros(1, 4), history(ids)) > -torch.inf)[0].tolist() == allowed
 
 
+EXTREMES = [sa.Temperature(t) for t in (1e-320, 1e-40, 1e40, 1e300)]
+EXTREMES += [sa.TopNSigma(n) for n in (0, 1e-320, 1e300)]
+EXTREMES += [sa.RepetitionPenalty(1e300), sa.FrequencyPenalty(1e300, 1e300), sa.MinP(1e-320)]
+
+
+@pytest.mark.parametrize("rule", EXTREMES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_extreme_settings_never_make_nan(rule, dtype):
+    history = sa.History(torch.tensor([[1, 1, 3]]), torch.tensor([1]))
+    rows = [
+        [2.0, 0, -math.inf, -1],
+        [0, -1, -math.inf, -1],
+        [6e4, -6e4, 0, 0],
+        [0, *[-math.inf] * 3],
+    ]
+    for row in rows:
+        logits = torch.tensor([row], dtype=dtype)
+        scores = rule(logits, history)
+        assert not scores.isnan().any() and scores[0, 0] > -math.inf
+        assert (scores[logits == -math.inf] == -math.inf).all()
+
+
 def test_a_bias_is_added_and_can_forbid():
+    equal = sa.LogitBias({1: 1.0, 2: 2}), sa.LogitBias({2: 2.0, 1: 1})
+    assert equal[0] == equal[1] and hash(equal[0]) == hash(equal[1])
+    for wrong in (None, {0: "1"}, {0: True}):
+        with pytest.raises(TypeError, match="bias must"):
+            sa.LogitBias(wrong)
     rule = sa.LogitBias({1: 2.5, 3: -math.inf})
     assert rule(torch.zeros(2, 4)).tolist() == [[0, 2.5, 0, -math.inf]] * 2
     assert sa.LogitBias({})(torch.zeros(1, 2)).tolist() == [[0, 0]]
@@ -935,6 +964,70 @@ def test_other_arguments_are_named():
         sa.generate(model, [0], max_new_tokens=0)
 
 
+def test_scalars_and_batches_in_the_wrong_place_are_named():
+    model = make_ngram()
+    with pytest.raises(TypeError, match="prompt must be a tensor or a sequence of ids"):
+        sa.generate(model, torch.tensor(3), max_new_tokens=1)
+    for stop in (torch.tensor(3), np.array(3), torch.tensor([3]), np.int64(3)):
+        assert sa.as_stop(stop, V) == {3}
+    for search in (
+        lambda p: sa.beam_search(model, p, max_new_tokens=2),
+        lambda p: sa.best_of_n(model, p, 2, max_new_tokens=2),
+        lambda p: sa.speculative_generate(model, model, p, max_new_tokens=2),
+    ):
+        with pytest.raises(ValueError, match="prompt must be a single row, got 2"):
+            search([[0], [1]])
+    with pytest.raises(TypeError, match="processors must be callables"):
+        sa.generate(model, [0], max_new_tokens=1, sampler=sa.Greedy)  # the class, not a rule
+    with pytest.raises(TypeError, match="draft must be a LanguageModel"):
+        sa.speculative_generate(model, None, [0], max_new_tokens=1)
+
+
+class ReturningLM(ob.LanguageModel):
+    """A model that returns what it is told to, for ids (B, T)."""
+
+    def __init__(self, f, vocab_size=4):
+        super().__init__()
+        self.f, self.vocab_size = f, vocab_size
+
+    def forward(self, ids):
+        return self.f(ids)
+
+
+@pytest.mark.parametrize(
+    ("f", "error", "message"),
+    [
+        (lambda i: torch.zeros(*i.shape, 6), ValueError, r"logits of shape \(1, 4\), got \(1, 6\)"),
+        (lambda i: torch.zeros(*i.shape, 4).long(), TypeError, "tensor of floats"),
+        (lambda i: torch.full((*i.shape, 4), -math.inf), ValueError, "row 0 has only -inf"),
+        (lambda i: torch.full((*i.shape, 4), math.inf), ValueError, "row 0 holds nan or inf"),
+    ],
+)
+def test_models_that_return_no_logits_are_named(f, error, message):
+    with pytest.raises(error, match=message):
+        sa.generate(ReturningLM(f), [0], max_new_tokens=2)
+
+
+def test_a_model_needs_a_vocabulary():
+    model = ReturningLM(lambda i: torch.zeros(*i.shape, 4), vocab_size=None)
+    with pytest.raises(TypeError, match="model.vocab_size must be an integer"):
+        sa.generate(model, [0], max_new_tokens=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_models_in_half_precision_and_of_one_token_can_write(dtype):
+    half = ReturningLM(lambda i: torch.arange(4).to(dtype).expand(*i.shape, 4))
+    found = sa.generate(half, [0], max_new_tokens=3, sampler=[sa.TopP(0.9)], generator=seed(0))
+    assert found.log_probs[0].dtype == torch.float32 and found.log_prob.isfinite().all()
+    one = ReturningLM(lambda i: torch.zeros(*i.shape, 1, dtype=dtype), vocab_size=1)
+    for write in (
+        sa.generate(one, [0], max_new_tokens=3),
+        sa.beam_search(one, [0], max_new_tokens=3),
+        sa.speculative_generate(one, one, [0], max_new_tokens=3),
+    ):
+        assert write.ids[0].tolist() == [0, 0, 0] and write.log_prob.tolist() == [0]
+
+
 def test_a_model_that_returns_nan_is_caught():
     class Broken(TableLM):
         def forward(self, ids):
@@ -1270,6 +1363,47 @@ def test_whatever_is_generated_has_the_form(name):
     assert tree.accepts(pair.ids[0].tolist()) and pair.reasons == ("complete",)
 
 
+def test_constraints_have_to_be_over_the_vocabulary():
+    model = make_ngram()
+    with pytest.raises(TypeError, match="automaton must be over token ids"):
+        sa.Constraint(sa.Automaton.one_of(["ab"]))
+    for rule in (
+        sa.Constraint(sa.Automaton.one_of([[V]])),
+        sa.Constraint(sa.Automaton.one_of([[1]]), stop=V),
+    ):
+        with pytest.raises(ValueError, match=f"must allow tokens from 0 to {V - 1}, got {V}"):
+            sa.generate(model, [0], max_new_tokens=1, sampler=rule)
+
+
+class TwoTokens(sa.Processor):
+    """A reader's own rule that ends texts."""
+
+    def __call__(self, logits, history=None):
+        return logits
+
+    def finished(self, history):
+        return [len(row) == 2 for row in history.new()]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        TwoTokens(),
+        sa.Chain([sa.TopK(5), sa.Chain([TwoTokens()])]),
+        [sa.Chain([sa.Constraint(sa.Automaton.one_of([[1, 2]]))]), sa.TopK(2)],
+    ],
+    ids=["own", "nested", "nested constraint"],
+)
+def test_any_rule_may_end_a_text_in_a_chain_of_chains_too(rule):
+    model = make_ngram()
+    for found in (
+        sa.generate(model, [[0], [0, 1]], max_new_tokens=5, sampler=rule, generator=seed(0)),
+        sa.beam_search(model, [0], max_new_tokens=5, filters=rule),
+        sa.speculative_generate(model, model, [0], max_new_tokens=5, sampler=rule),
+    ):
+        assert set(found.reasons) == {"complete"} and {len(row) for row in found.ids} == {2}
+
+
 def test_deciding_step_by_step_is_not_the_law_given_the_form():
     model = TableLM(
         [[0, 0.6, 0.4, 0, 0], [0, 0.3, 0.2, 0.5, 0], [0, 0, 0.1, 0, 0.9], *np.eye(5)[3:]]
@@ -1313,7 +1447,8 @@ def test_a_packed_model_is_the_same_function(layout):
     model.eval()
     for B in (1, 2, 5):
         ids = torch.randint(V, (B, 12), generator=seed(B))
-        assert torch.allclose(packed(ids), model(ids), rtol=0, atol=1e-4)
+        with torch.no_grad():
+            assert torch.allclose(packed(ids), model(ids), rtol=0, atol=1e-4)
     assert max(ob.check_conformance(packed).values()) < 1e-4
     texts = [
         sa.generate(m, [[1], [2, 3]], max_new_tokens=25, generator=seeds(2)).ids
@@ -1328,6 +1463,41 @@ def test_what_cannot_be_packed_is_copied():
     assert copied is not model and torch.equal(copied(ids), model(ids))
     with pytest.raises(TypeError, match="model must be a GPT"):
         sa.pack(make_ngram())
+
+
+def test_a_packed_model_follows_its_model():
+    """New weights, copies, saved files, gradients and another dtype: all are right, with or without the second copy."""
+    model, ids = make_gpt(torch.float32), torch.tensor([[1, 2, 3]])
+    packed = sa.pack(model)
+    assert packed.state_dict().keys() == model.state_dict().keys()
+    for same in (copy.deepcopy(packed), sa.pack(packed), pickle.loads(pickle.dumps(packed))):
+        with torch.no_grad():
+            assert torch.allclose(same(ids), model(ids), rtol=0, atol=1e-4)
+    gradients = []
+    for m in (model, packed):
+        m.zero_grad()
+        m.loss(ids, ids).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        before = packed(ids)
+        model.blocks[0].mlp.up.weight.mul_(-1)
+        assert not torch.allclose(packed(ids), before, rtol=0, atol=1e-3)
+        assert torch.allclose(packed(ids), model(ids), rtol=0, atol=1e-5)
+        assert packed.double()(ids).dtype == torch.float64
+
+
+def test_without_the_private_operations_a_model_is_only_copied(monkeypatch):
+    model = make_gpt(torch.float32)
+
+    def broken(*args):
+        raise RuntimeError("no such operation on this processor")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", broken)
+    copied = sa.pack(model)
+    assert not any(isinstance(part, sa.PackedLinear) for part in copied.modules())
+    assert copied.embedding.weight is model.embedding.weight
 
 
 # --- static shapes ----------------------------------------------------------------------------------------------------
