@@ -31,6 +31,7 @@ from arbook.objective import (
     LanguageModel,
     as_token_ids,
     evaluating,
+    holds_integers,
     linear_cross_entropy,
 )
 from .tokens import write_atomically
@@ -92,7 +93,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     -------
     Tensor, shape (B, H, t, D)
         Row i is computed from keys and values up to n - t + i. No dropout, no other mask: PyTorch then has fast
-        kernels that need no (t, n) table.
+        kernels that make no (t, n) table of weights. Only for 1 < t < n they get a mask, a truth value per pair.
 
     Raises
     ------
@@ -122,7 +123,9 @@ class KVCache:
     n_layer, batch_size, n_kv_head, context_length, head_dim : int
         L, B, H_kv, T and D.
     dtype : torch.dtype
+        Of floats. A cache of fewer bits than the model saves memory, and rounds keys and values.
     device : torch.device, optional
+        That of the model.
 
     Attributes
     ----------
@@ -155,9 +158,12 @@ class KVCache:
             "context_length": context_length,
             "head_dim": head_dim,
         }
+        if not dtype.is_floating_point:
+            raise TypeError(f"dtype must be a type of floats, got {dtype}")
         shape = [as_count(size, name) for name, size in sizes.items()]
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # (L, B, H_kv, T, D)
-        self.values = torch.zeros_like(self.keys)
+        with torch.inference_mode(False):  # or it could not be written outside that mode later
+            self.keys = torch.zeros(shape, dtype=dtype, device=device)  # (L, B, H_kv, T, D)
+            self.values = torch.zeros_like(self.keys)
         self.length = 0
 
     @property
@@ -183,6 +189,12 @@ class KVCache:
 
         `length` stays: after all layers have been written, `advance` moves it.
         """
+        _, B, H_kv, _, D = self.keys.shape
+        for name, x in (("k", k), ("v", v)):
+            if x.shape != (B, H_kv, k.shape[2], D):  # one row would be copied to all
+                raise ValueError(
+                    f"{name} must have shape ({B}, {H_kv}, t, {D}), got {tuple(x.shape)}"
+                )
         end = self.length + k.shape[2]
         if end > self.context_length:
             raise ValueError(self._full(k.shape[2]))
@@ -192,13 +204,14 @@ class KVCache:
 
     def advance(self, t: int) -> None:
         """Count t tokens as read, after their keys and values have been written to all layers."""
-        if self.length + t > self.context_length:
+        if self.length + as_count(t, "t") > self.context_length:
             raise ValueError(self._full(t))
         self.length += t
 
     def rewind(self, length: int) -> Self:
         """Forget all but the first `length` tokens; costs nothing. Returns the cache itself."""
-        if as_count(length, "length", minimum=0) > self.length:
+        length = as_count(length, "length", minimum=0)
+        if length > self.length:
             raise ValueError(f"length must be at most {self.length}, got {length}")
         self.length = length
         return self
@@ -206,7 +219,7 @@ class KVCache:
     def select(self, rows: Sequence[int] | Tensor) -> Self:
         """Return a new cache with these rows of the batch, in this order; a row may be taken more than once."""
         rows = torch.as_tensor(rows, device=self.keys.device)
-        if rows.ndim != 1 or not rows.numel() or rows.dtype != torch.int64:
+        if rows.ndim != 1 or not rows.numel() or not holds_integers(rows):
             raise ValueError(
                 f"rows must be one or more integers, got {rows.dtype} of shape {tuple(rows.shape)}"
             )
@@ -214,6 +227,7 @@ class KVCache:
             raise ValueError(
                 f"rows must be between 0 and {self.batch_size - 1}, got {rows.tolist()}"
             )
+        rows = rows.long()  # 8 bits would be taken for truth values
         L, _, *rest = self.keys.shape
         new = type(self)(L, len(rows), *rest, dtype=self.keys.dtype, device=self.keys.device)
         new.length = self.length
@@ -665,6 +679,15 @@ class GPT(LanguageModel):
             self.register_buffer("rotary_cos", tables[0], persistent=False)  # (T, D / 2)
             self.register_buffer("rotary_sin", tables[1], persistent=False)
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights as every module does; if assigned, the tables of angles follow their type and device."""
+        keys = super().load_state_dict(state_dict, strict, assign)
+        if assign:
+            self._make_tables()
+        return keys
+
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Move or convert the model; the tables of angles are computed anew, not rounded."""
         super()._apply(*args, **kwargs)
@@ -682,6 +705,8 @@ class GPT(LanguageModel):
             raise ValueError(
                 f"state must have keys of shape {shape} (L, B, H_kv, T, D), got {tuple(cache.keys.shape)}"
             )
+        if cache.keys.device != ids.device:
+            raise ValueError(f"state is on {cache.keys.device}, but ids are on {ids.device}")
         if cache.length + ids.shape[1] > self.context_length:
             raise ValueError(cache._full(ids.shape[1]))
         return ids
@@ -850,7 +875,7 @@ def from_gpt2_state_dict(state: Mapping[str, Tensor], config: GPTConfig) -> dict
     ValueError
         If the configuration is not of GPT-2's layout.
     CheckpointError
-        If a name is unknown, or the output layer of a tied model is not its table of embeddings.
+        If a name is unknown or given twice, or the output layer of a tied model is not its table of embeddings.
     """
     check_gpt2_layout(config)
     ours = {}
@@ -862,9 +887,12 @@ def from_gpt2_state_dict(state: Mapping[str, Tensor], config: GPTConfig) -> dict
         part, _, kind = rest.rpartition(".")
         if part not in _GPT2_PARTS:
             raise CheckpointError(f"{full_name!r} is not the name of a weight of GPT-2")
-        linear = len(block) > 0 and part[:3] != "ln_" and kind == "weight"
+        linear = len(block) > 0 and part[:3] != "ln_" and kind == "weight" and weight.ndim == 2
         prefix = "".join(f"blocks.{i}." for i in block[1:])
-        ours[f"{prefix}{_GPT2_PARTS[part]}.{kind}"] = weight.T.contiguous() if linear else weight
+        our_name = f"{prefix}{_GPT2_PARTS[part]}.{kind}"
+        if our_name in ours:
+            raise CheckpointError(f"{full_name!r} is there twice, with and without its prefix")
+        ours[our_name] = weight.T.contiguous() if linear else weight
     if config.tied and "head.weight" in ours:
         if not torch.equal(ours.pop("head.weight"), ours.get("embedding.weight", torch.empty(0))):
             raise CheckpointError("lm_head.weight differs from wte.weight, but the model is tied")
@@ -977,8 +1005,13 @@ def build_model(cls: type[GPT], config: GPTConfig, state: Mapping[str, Tensor], 
     """Return a model with these weights, in evaluation mode, or raise CheckpointError if they do not fit."""
     if config.n_layer > len(state):  # before building so many
         raise CheckpointError(f"{path} holds {len(state)} tensors for {config.n_layer} layers")
-    with torch.device("meta"):  # without memory and random numbers: the weights come from the file
-        model = cls(config)
+    try:
+        with torch.device(
+            "meta"
+        ):  # without memory and random numbers: the weights come from the file
+            model = cls(config)
+    except (RuntimeError, TypeError) as error:  # sizes beyond 64 bits
+        raise CheckpointError(f"{path}: its configuration makes no model: {error}") from error
     expected = {name: weight.shape for name, weight in model.state_dict().items()}
     for name, shape in expected.items():
         if name not in state:
@@ -993,8 +1026,10 @@ def build_model(cls: type[GPT], config: GPTConfig, state: Mapping[str, Tensor], 
     unknown = set(state) - set(expected)
     if unknown:
         raise CheckpointError(f"{path} holds {min(unknown)!r}, which such a model does not have")
-    model.load_state_dict(state, assign=True)
-    model._make_tables()
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:  # nothing but the tables of angles takes memory here
+        raise CheckpointError(f"{path}: its context has no room in memory: {error}") from error
     return model.eval()
 
 # %% ../nbs/07_transformer.ipynb #6f6d187d

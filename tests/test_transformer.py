@@ -1,9 +1,12 @@
 """Attention, the cache, both layouts, counts, checkpoints; GPT-2 against the transformers library."""
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 
+import numpy as np
 import pytest
 import torch
 from arbook import objective as ob
@@ -291,6 +294,13 @@ def test_a_cache_can_be_rewound_copied_and_reordered(layout):
         (lambda c: c.select([]), "one or more integers"),
         (lambda c: c.select([[0]]), "one or more integers"),
         (lambda c: c.select([0.0]), "one or more integers"),
+        (lambda c: c.select([True, False]), "one or more integers"),
+        (lambda c: c.advance(-1), "t must be at least 1, got -1"),
+        (lambda c: c.write(0, *torch.zeros(2, 1, 3, 2, 8)), r"k must have shape \(2, 3, t, 8\)"),
+        (
+            lambda c: c.write(0, torch.zeros(2, 3, 2, 8), torch.zeros(2, 3, 1, 8)),
+            r"v must have shape \(2, 3, t, 8\), got \(2, 3, 1, 8\)",
+        ),
         (lambda c: c.advance(T), f"4 of {T} positions are taken"),
         (lambda c: c.write(0, *torch.zeros(2, 2, 3, T, 8)), "context is full"),
         (lambda c: tr.KVCache(1, 0, 1, 1, 1), "batch_size must be at least 1"),
@@ -302,6 +312,46 @@ def test_caches_refuse_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call(cache)
     assert cache.length == 4
+
+
+def test_rows_and_lengths_of_any_integer_type_are_taken():
+    model = make("modern")
+    _, cache = model.step(random_ids(3, 4), model.init_state(3))
+    expected = cache.select([2, 0])
+    for dtype in (torch.int8, torch.uint8, torch.int32):
+        found = cache.select(torch.tensor([2, 0], dtype=dtype))
+        assert torch.equal(found.keys, expected.keys) and found.length == 4
+    assert type(cache.rewind(np.int64(2)).length) is int
+
+
+def test_a_cache_made_in_inference_mode_can_be_used_outside_it():
+    model, ids = make("modern"), random_ids(2, 9)
+    with torch.inference_mode():
+        _, cache = model.step(ids[:, :4], model.init_state(2))
+    logits, _ = model.step(ids[:, 4:], cache.copy())
+    assert torch.equal(model.step(ids[:, 4:], cache)[0], logits)
+    assert torch.allclose(logits, model(ids)[:, 4:], rtol=0, atol=1e-10)
+
+
+def test_a_cache_may_be_narrower_than_its_model_but_holds_floats():
+    """The logits move by the rounding of bfloat16, a few parts in a thousand, and are not the same."""
+    model, ids = make("modern", dtype=torch.float32), random_ids(2, 9)
+    c = model.config
+    sizes = (c.n_layer, 2, c.kv_heads, c.context_length, c.head_dim)
+    narrow = tr.KVCache(*sizes, dtype=torch.bfloat16)
+    assert 2 * narrow.nbytes == model.init_state(2).nbytes
+    found, expected = model.step(ids, narrow)[0], model(ids)
+    assert found.dtype == torch.float32 and not torch.equal(found, expected)
+    assert (found - expected).norm() < 0.05 * expected.norm()
+    with pytest.raises(TypeError, match="dtype must be a type of floats, got torch.int64"):
+        tr.KVCache(*sizes, dtype=torch.int64)
+
+
+def test_steps_refuse_a_cache_on_another_device():
+    model = make("gpt2")
+    elsewhere = tr.KVCache(2, 2, 3, T, 8, device="meta")
+    with pytest.raises(ValueError, match="state is on meta, but ids are on cpu"):
+        model.step(random_ids(2, 3), elsewhere)
 
 
 def test_steps_refuse_states_that_are_not_theirs():
@@ -581,6 +631,30 @@ def test_half_precision_and_autocast_work_in_all_ways_to_evaluate(layout):
     assert all(p.grad.dtype == torch.float32 for p in exact.parameters())
 
 
+@layouts
+def test_copies_pickles_and_assigned_weights_are_the_same_function(layout):
+    """Also a model made without memory: its tables of angles follow the weights that are assigned to it."""
+    model, ids = make(layout), random_ids(2, 9)
+    with torch.device("meta"):
+        empty, assigned = tr.GPT(model.config), tr.GPT(model.config)
+    empty.to(torch.float64).to_empty(device="cpu").load_state_dict(model.state_dict())
+    assigned.load_state_dict(model.state_dict(), assign=True)
+    for twin in (
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        empty.eval(),
+        assigned.eval(),
+    ):
+        assert torch.equal(twin(ids), model(ids))
+        assert (twin.output_weight is twin.embedding.weight) == model.config.tied
+
+
+@pytest.mark.parametrize("head_dim", [1, 3])
+def test_heads_of_odd_width_work_where_nothing_is_rotated(head_dim):
+    model = make("gpt2", n_embd=3 * head_dim, qk_norm=True)
+    assert max(ob.check_conformance(model).values()) < 1e-10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["gpt2", "grouped"])
 def test_the_forward_pass_is_one_graph_for_the_compiler(layout):
@@ -717,6 +791,12 @@ def test_missing_files_are_named(saved, kind, name):
         (lambda s: s.pop(next(n for n in s if "attn" in n or "qkv" in n)), "lacks"),
         (lambda s: s.update(extra=torch.zeros(2)), "extra"),
         (lambda s: s.update({k: v[:-1].clone() for k, v in s.items()}), "shape"),
+        (
+            lambda s: s.update(
+                {k: torch.zeros(2, 3, 4) for k in s if "c_attn.w" in k or "qkv.w" in k}
+            ),
+            "shape",
+        ),
         (lambda s: s.update({k: v * math.nan for k, v in s.items()}), "not finite"),
         (lambda s: s.update({k: v.long() for k, v in s.items()}), "shape|not finite"),
     ],
@@ -751,6 +831,9 @@ def test_configurations_that_do_not_belong_to_the_weights_are_refused(saved, cha
         ({"dropout": ...}, "must set"),
         ({"dropout": 2.0}, "dropout must be at least 0"),
         ({"vocab_size": V + 1}, "asks for"),
+        ({"vocab_size": 10**18}, "makes no model"),
+        ({"vocab_size": 10**30}, "makes no model"),
+        ({"context_length": 10**15}, "no room in memory"),
     ],
 )
 def test_configurations_of_no_model_are_refused_even_if_the_weights_agree(saved, changes, message):
@@ -778,12 +861,25 @@ def test_configurations_of_no_model_are_refused_even_if_the_weights_agree(saved,
         ({"n_layer": 1}, "does not have"),
         ({"vocab_size": V + 1}, "asks for"),
         ({"tie_word_embeddings": False}, "lacks 'head.weight'"),
+        ({"vocab_size": 10**18}, "makes no model"),
     ],
 )
 def test_configurations_of_other_models_are_refused(saved, changes, message):
     rewrite_config(saved / "gpt2", **changes)
     with pytest.raises(tr.CheckpointError, match=message):
         tr.GPT.from_pretrained(saved / "gpt2")
+
+
+def test_weights_with_and_without_the_prefix_of_gpt2_are_read_but_not_both(saved):
+    folder = saved / "gpt2"
+    expected = tr.GPT.from_pretrained(folder)(random_ids(1, 5))
+    state, _ = tr.read_weights(folder / "model.safetensors")
+    short = {name.removeprefix("transformer."): weight for name, weight in state.items()}
+    rewrite_weights(folder, lambda s: (s.clear(), s.update(short)))
+    assert torch.equal(tr.GPT.from_pretrained(folder)(random_ids(1, 5)), expected)
+    rewrite_weights(folder, lambda s: s.update({"transformer.wte.weight": torch.zeros(V, 24)}))
+    with pytest.raises(tr.CheckpointError, match="wte.weight' is there twice"):
+        tr.GPT.from_pretrained(folder)
 
 
 def test_each_reader_names_the_other(saved):
