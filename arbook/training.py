@@ -1997,7 +1997,7 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "command": "python -m arbook.training",
         "revision": code_revision(),
-        "config": asdict(config),
+        "config": {k: v for k, v in asdict(config).items() if k != "checkpoint_dir"},
         "model": repr(getattr(result.model, "config", result.model)),
         "parameters": sum(p.numel() for p in result.model.parameters()),
         "device": device_name(device),
