@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,20 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_mb() -> float:
+    """Return the most memory that this program has held so far, in MB.
+
+    Linux counts it anew for each program. What `getrusage` says is inherited: a small child of a large process seems
+    large.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if lines:
+            return int(lines[0].split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def provenance(script: str, packages: Sequence[str], note: str) -> dict:

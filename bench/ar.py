@@ -6,14 +6,13 @@ figures are printed and written to `runs/bench_ar.json`, which the first chapter
 
 import argparse
 import json
-import resource
 import statistics
 import time
 
 import numpy as np
 from arbook import ar, data
 
-from bench._record import ROOT, provenance, run_apart, write
+from bench._record import ROOT, peak_mb, provenance, run_apart, write
 
 RECORD = ROOT / "runs" / "bench_ar.json"
 SPEED_CASES = [(10_000, 8), (100_000, 32), (1_000_000, 64), (1_000_000, 256)]
@@ -63,8 +62,7 @@ def measure(method: str, n: int, order: int, repeats: int) -> dict:
         for _ in range(loops):
             coef = fit(z, order)
         times.append((time.perf_counter() - start) / loops)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": times, "peak_mb": peak_mb, "coef": [float(c) for c in coef]}
+    return {"seconds": times, "peak_mb": peak_mb(), "coef": [float(c) for c in coef]}
 
 
 def measure_apart(method: str, n: int, order: int, repeats: int) -> dict:

@@ -6,7 +6,6 @@ printed and written to `runs/bench_objective.json`, which the fourth chapter sho
 
 import argparse
 import json
-import resource
 import statistics
 import time
 
@@ -14,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from arbook.objective import linear_cross_entropy
 
-from bench._record import ROOT, provenance, run_apart, write
+from bench._record import ROOT, peak_mb, provenance, run_apart, write
 
 RECORD = ROOT / "runs" / "bench_objective.json"
 SIZE = {"N": 8_192, "C": 768, "V": 50_304}
@@ -57,10 +56,6 @@ def make_inputs(N: int, C: int, V: int) -> tuple[torch.Tensor, torch.Tensor, tor
     hidden = torch.randn(N, C).requires_grad_()
     weight = torch.empty(V, C).normal_(std=0.02).requires_grad_()  # filled in place: no second copy
     return hidden, weight, torch.randint(V, (N,))
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(method: str, N: int, C: int, V: int) -> dict:

@@ -6,13 +6,12 @@ printed and written to `runs/bench_transformer.json`, which the seventh chapter 
 
 import argparse
 import json
-import resource
 import time
 
 import torch
 from arbook.transformer import GPT, GPTConfig, to_gpt2_config, to_gpt2_state_dict
 
-from bench._record import ROOT, provenance, run_apart, write
+from bench._record import ROOT, peak_mb, provenance, run_apart, write
 
 RECORD = ROOT / "runs" / "bench_transformer.json"
 SIZE = {"T": 512, "prompt": 64, "new": 64}
@@ -81,7 +80,7 @@ def peak_memory(method: str) -> dict:
     if method == "transformers":
         model = make_theirs(model)
     METHODS[method][0](model.train(), make_inputs(SIZE["T"]))
-    return {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"memory_mb": peak_mb()}
 
 
 def race(repeats: int) -> tuple[dict, dict]:
