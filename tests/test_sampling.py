@@ -1585,6 +1585,7 @@ def test_a_cuda_graph_writes_what_the_model_writes(compiled):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own parts while it compiles
 def test_a_compiled_step_is_the_step():
     model = make_gpt(torch.float32)
     decoder = sa.StaticDecoder(model, 1, compile=True)
