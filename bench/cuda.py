@@ -35,8 +35,10 @@ from arbook.objective import LanguageModel, autoregressive_loss
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.tokens import write_atomically
 from arbook.training import TrainConfig, train
-from arbook.transformer import GPT, GPTConfig
+from arbook.transformer import GPT, GPTConfig, to_gpt2_config
 from torch import Tensor
+
+from bench.sampling import decoding_case
 
 PARTS = ("correctness", "throughput", "shakespeare", "ptb", "decoding")
 PTB = ("ptb-lstm", "ptb-transformer", "ptb-awd-lstm")
@@ -199,20 +201,8 @@ class Theirs(LanguageModel):
 
         super().__init__()
         self.vocab_size, self.context_length = config.vocab_size, config.context_length
-        sizes = {"n_embd": config.n_embd, "n_layer": config.n_layer, "n_head": config.n_head}
-        theirs = GPT2Config(
-            vocab_size=config.vocab_size,
-            n_positions=config.context_length,
-            **{
-                "resid_pdrop": 0.0,
-                "embd_pdrop": 0.0,
-                "attn_pdrop": 0.0,
-                "use_cache": False,
-                **sizes,
-            },
-            attn_implementation="sdpa",
-        )
-        self.model = GPT2LMHeadModel(theirs)
+        settings = to_gpt2_config(config) | {"use_cache": False, "attn_implementation": "sdpa"}
+        self.model = GPT2LMHeadModel(GPT2Config(**settings))
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.model(input_ids=ids).logits
@@ -229,6 +219,12 @@ def chunks_of(elements: int | None) -> Iterator[None]:
         yield
     finally:
         objective.CHUNK_ELEMENTS = before
+
+
+def gpt2_small(quick: bool) -> GPTConfig:
+    """Return the configuration of GPT-2 small, or that of a tiny model of the same layout."""
+    tiny = {"n_embd": 32, "n_layer": 2, "n_head": 2, "context_length": 64, "vocab_size": 300}
+    return GPTConfig.gpt2("small", **(tiny if quick else {}))
 
 
 def step_seconds(
@@ -271,8 +267,7 @@ def step_seconds(
 
 def throughput(device: torch.device, quick: bool, batch_size: int = 16) -> dict:
     """Time steps of training of GPT-2 small from random weights, here and in transformers: compiled, and not."""
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "context_length": 32, "vocab_size": 300}
-    config = GPTConfig.gpt2("small", **(sizes if quick else {}))
+    config = gpt2_small(quick)
     batch_size, repeats = (4, 2) if quick else (batch_size, 10)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     possible = training.matmul_rate(device, dtype, repeats=2 if quick else 20)
@@ -320,7 +315,7 @@ def summary(record: dict) -> dict:
     }
 
 
-def run_to_the_end(name: str, work: Path, out: Path, quick: bool, **options: Any) -> dict:
+def run_to_the_end(name: str, work: Path, out: Path, **options: Any) -> dict:
     """Train a preset, or go on with it; record it if it is done. A changed one is summed up, but not recorded."""
     record_to = None if options.get("settings") else out
     return summary(training.run_preset(name, work, record_to=record_to, progress=False, **options))
@@ -334,7 +329,6 @@ def shakespeare(device: torch.device, quick: bool, work: Path, out: Path, settin
             name,
             work / f"{name}-{seed}",
             out,
-            quick,
             device=str(device),
             seed=seed,
             settings=settings,
@@ -362,7 +356,7 @@ def penn_treebank(
             found[name] = {"finished": False, "note": "not reached in this call"}
             continue
         options = {"device": str(device), "max_seconds": left, "settings": settings}
-        found[name] = run_to_the_end(name, work / name, out, quick, **options)
+        found[name] = run_to_the_end(name, work / name, out, **options)
     return {"all_done": all(run["finished"] for run in found.values()), "runs": found}
 
 
@@ -370,14 +364,8 @@ def penn_treebank(
 
 
 def decoding(device: torch.device, quick: bool) -> dict:
-    """Measure generation with a batch of one by `bench.sampling.decoding_case`, if there is such a thing."""
-    try:
-        from bench.sampling import decoding_case
-    except ImportError as error:
-        return {"note": f"not measured: {error}"}
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "context_length": 64, "vocab_size": 300}
-    config = GPTConfig.gpt2("small", **(sizes if quick else {}))
-    model = GPT(config, generator=seeded()).to(device).eval()
+    """Measure generation with a batch of one, as `bench.sampling` does."""
+    model = GPT(gpt2_small(quick), generator=seeded()).to(device).eval()
     if device.type == "cuda":
         model = model.to(torch.bfloat16)
     return decoding_case(model, n_tokens=16 if quick else 256)

@@ -28,7 +28,7 @@ from arbook.training import (
     random_windows,
     update,
 )
-from arbook.transformer import GPT, GPTConfig
+from arbook.transformer import GPT, GPTConfig, to_gpt2_config
 from torch import Tensor, nn
 
 from bench._record import ROOT, provenance, run_apart, write
@@ -80,15 +80,9 @@ def their_step(config: GPTConfig, *, low: bool = False, dropout: float = 0.0) ->
     """Return a step of `transformers` GPT-2 of the same size: its loss, PyTorch's AdamW, clipping."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    sizes = {
-        "vocab_size": config.vocab_size,
-        "n_positions": config.context_length,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-    }
     shares = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-    model = GPT2LMHeadModel(GPT2Config(**sizes, **shares, bos_token_id=None, eos_token_id=None))
+    settings = to_gpt2_config(config) | shares | {"bos_token_id": None, "eos_token_id": None}
+    model = GPT2LMHeadModel(GPT2Config(**settings))
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3)
 
     def step(inputs: Tensor, _: Tensor) -> None:
