@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CORPORA', 'END', 'REPOSITORY_URL', 'Series', 'load_csv', 'Corpus', 'DataNotFoundError', 'DataCorruptError',
            'cache_folder', 'find', 'Splits', 'split_text', 'stationary_distribution', 'MarkovSource', 'Arc',
-           'GrammarSource', 'sources', 'available', 'which', 'series', 'text', 'splits', 'record']
+           'GrammarSource', 'sources', 'available', 'which', 'series', 'text', 'splits', 'recorded_file', 'record']
 
 # %% ../nbs/a1_data.ipynb #a2fc65dc
 import csv
@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -1104,6 +1105,32 @@ def splits(name: str, *, fallback: str | None = None) -> Splits:
 REPOSITORY_URL = "https://raw.githubusercontent.com/arbook/arbook/main/"
 
 
+def recorded_file(path: str) -> Path:
+    """Return where a file of a recorded run lies: in the checkout that holds this library, else in the cache.
+
+    What is not there yet is downloaded from the book's repository.
+
+    Raises
+    ------
+    ValueError
+        If `path` is not that of a file under `runs/`.
+    DataNotFoundError
+        If it is neither here nor in the book's repository.
+    """
+    if not re.fullmatch(r"runs(/\w[\w.-]*)+", str(path)) or ".." in path:
+        raise ValueError(f"path must be that of a file under runs/, got {path!r}")
+    file = Path(str(resources.files("arbook"))).parent / path
+    if file.is_file():
+        return file
+    folder, name = os.path.split(path)
+    try:
+        return Path(pooch.retrieve(REPOSITORY_URL + path, None, name, cache_folder() / folder))
+    except (OSError, ValueError) as error:
+        raise DataNotFoundError(
+            f"there is no record {path} here, and the download failed: {error}"
+        ) from error
+
+
 def record(path: str) -> dict:
     """Read a recorded run: its results and their provenance.
 
@@ -1126,19 +1153,10 @@ def record(path: str) -> dict:
     DataCorruptError
         If the file that was found is damaged, for example by a download that broke off.
     """
-    if not (str(path).startswith("runs/") and str(path).endswith(".json")) or ".." in path:
+    if not str(path).endswith(".json"):
         raise ValueError(f"path must be that of a JSON file under runs/, got {path!r}")
-    file = Path(str(resources.files("arbook"))).parent / path
-    if not file.is_file():
-        try:
-            file = pooch.retrieve(
-                REPOSITORY_URL + path, None, path.replace("/", "-"), cache_folder()
-            )
-        except (OSError, ValueError) as error:
-            raise DataNotFoundError(
-                f"there is no record {path} here, and the download failed: {error}"
-            ) from error
+    file = recorded_file(path)
     try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataCorruptError(f"{file} is no record ({error}); delete or restore it") from error

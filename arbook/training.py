@@ -14,8 +14,8 @@ __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', '
            'choose_device', 'join_team', 'TrainResult', 'train', 'shard', 'without_exchange', 'check_block_size',
            'as_text_ids', 'fingerprint', 'seed_dropout', 'memory_errors', 'as_line', 'ancestral_sample', 'Preset',
            'run_preset', 'mark_ends', 'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run',
-           'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'read_records', 'loss_band',
-           'main', 'as_setting']
+           'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'recorded_model', 'read_records',
+           'loss_band', 'main', 'as_setting']
 
 # %% ../nbs/08_training.ipynb #6b0f6e94
 import argparse
@@ -2111,6 +2111,30 @@ def copy_record(out: str | Path, folder: str | Path) -> Path:
         write_atomically(folder / name / "tokenizer.json", words)
     write_atomically(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     return folder / f"{name}.json"
+
+
+def recorded_model(name: str) -> tuple[LanguageModel, Tokenizer]:
+    """Return the model that a recorded run trained, and its tokenizer.
+
+    Parameters
+    ----------
+    name : str
+        The run, for example `"train_cpu_seed0"`.
+
+    Returns
+    -------
+    tuple of LanguageModel and Tokenizer
+        The model in evaluation mode and in float32. The record keeps its weights in bfloat16: half the size, and
+        next to no loss.
+
+    Raises
+    ------
+    DataNotFoundError
+        If the weights of this run are neither in this checkout nor in the book's repository.
+    """
+    files = (*CHECKPOINT_FILES, "tokenizer.json")
+    paths = [data.recorded_file(f"runs/{name}/{file}") for file in files]
+    return load_model(paths[0].parent).float(), Tokenizer.load(paths[-1])
 
 # %% ../nbs/08_training.ipynb #aed6205a
 def read_records(folder: str | Path) -> dict[tuple[str, str], list[dict[str, Any]]]:

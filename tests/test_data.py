@@ -285,6 +285,16 @@ def test_records_are_downloaded_where_there_is_no_checkout(empty_disk, monkeypat
     assert data.record("runs/only-online.json") == {"answer": 1}
 
 
+def test_files_of_a_run_keep_their_names_where_they_are_downloaded_to(empty_disk, monkeypatch):
+    def retrieve(url, known_hash, fname, path):
+        assert url.endswith("/runs/train_x_seed0/model.safetensors")
+        return str(Path(path) / fname)
+
+    monkeypatch.setattr(data.pooch, "retrieve", retrieve)
+    file = data.recorded_file("runs/train_x_seed0/model.safetensors")
+    assert file.parts[-3:] == ("runs", "train_x_seed0", "model.safetensors")
+
+
 @pytest.mark.parametrize("content", [b"", b'{"answer":', b"\xff", b"404: Not Found"])
 def test_a_record_that_is_none_is_named(content, empty_disk, monkeypatch):
     path = empty_disk / "run.json"
@@ -294,7 +304,9 @@ def test_a_record_that_is_none_is_named(content, empty_disk, monkeypatch):
         data.record("runs/only-online.json")
 
 
-@pytest.mark.parametrize("path", ["", "runs", "/etc/hostname", "runs/../x.json", "x.json", None])
+@pytest.mark.parametrize(
+    "path", ["", "runs", "runs/", "/etc/x.json", "runs/../x.json", "runs/a b.json", "x.json", None]
+)
 def test_a_record_lies_under_runs(path):
     with pytest.raises(ValueError, match="under runs/"):
         data.record(path)

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from arbook import ar, training
+from arbook import ar, data, training
 from arbook.objective import IGNORE, LanguageModel, autoregressive_loss
 from arbook.training import (
     CHECKPOINT,
@@ -1642,3 +1642,15 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_the_first_step(tmp_p
     assert same_weights(model, tiny_gpt())
     with pytest.raises(SystemExit, match="Permission denied"):
         training.main(["--preset", "tiny", "--device", "cpu", "--out", str(tmp_path / "run")])
+
+
+def test_a_recorded_model_has_the_loss_of_its_record():
+    """The weights are kept in bfloat16: three decimals less, and still the same model to 1e-3."""
+    model, tokenizer = training.recorded_model("train_cpu_seed0")
+    parts = data.splits("tinyshakespeare", fallback="pydoc")
+    if parts.name != "tinyshakespeare":
+        pytest.skip("Tiny Shakespeare is not here")
+    valid = tokenizer.encode_array(parts.valid)
+    loss = training.evaluate(model, valid, block_size=model.context_length)
+    assert abs(loss - data.record("runs/train_cpu_seed0.json")["val_loss"]) < 1e-3
+    assert not model.training and next(model.parameters()).dtype == torch.float32
