@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['EPS', 'DIRECT_LAGS', 'DIRECT_ORDER', 'SOLVERS', 'NOT_DEFINITE', 'MAX_CONDITION', 'CRITERIA', 'growing_pairs',
-           'as_count', 'as_series', 'lag_matrix', 'reuse_count', 'ls_loss', 'prefix_outputs', 'dependence', 'descend',
-           'RankReport', 'rank_report', 'lag_gram', 'overlapping_blocks', 'lag_products', 'Moments', 'window_moments',
-           'Fit', 'centred_gram', 'solve_moments', 'residual_moments', 'refine', 'triangular_factor', 'solve_factor',
-           'least_squares', 'scale_and_shift', 'restore_units', 'sum_moments', 'NotFittedError', 'Forecast',
-           'as_series_list', 'as_windows', 'check_options', 'apply_weights', 'Stream', 'solve_any_moments', 'LinearAR',
-           'fit_each', 'recursive_forecast', 'impulse_response', 'forecast_variance', 'anchor_level', 'anchor_basis',
-           'anchor_moments', 'project_features', 'DirectAR', 'characteristic_roots', 'is_stationary', 'simulate',
-           'autocovariance', 'levinson', 'yule_walker', 'OrderSelection', 'select_order', 'Forecaster', 'Persistence',
-           'SeasonalNaive', 'Backtest', 'backtest']
+           'as_count', 'as_number', 'as_series', 'lag_matrix', 'reuse_count', 'ls_loss', 'prefix_outputs', 'dependence',
+           'descend', 'RankReport', 'rank_report', 'lag_gram', 'overlapping_blocks', 'lag_products', 'Moments',
+           'window_moments', 'Fit', 'centred_gram', 'solve_moments', 'residual_moments', 'refine', 'triangular_factor',
+           'solve_factor', 'least_squares', 'scale_and_shift', 'restore_units', 'sum_moments', 'NotFittedError',
+           'Forecast', 'as_series_list', 'as_windows', 'check_options', 'apply_weights', 'Stream', 'solve_any_moments',
+           'LinearAR', 'fit_each', 'recursive_forecast', 'impulse_response', 'forecast_variance', 'anchor_level',
+           'anchor_basis', 'anchor_moments', 'project_features', 'DirectAR', 'characteristic_roots', 'is_stationary',
+           'simulate', 'autocovariance', 'levinson', 'yule_walker', 'OrderSelection', 'select_order', 'Forecaster',
+           'Persistence', 'SeasonalNaive', 'Backtest', 'backtest']
 
 # %% ../nbs/01_least_squares.ipynb #789ace8d
 import copy
@@ -61,7 +61,7 @@ def growing_pairs(z: ArrayLike, first: int = 1) -> list[tuple[np.ndarray, float]
 
 # %% ../nbs/01_least_squares.ipynb #e57f446d
 #| code-fold: true
-#| code-summary: Code of the two guards
+#| code-summary: Code of the guards
 def as_count(value: int, name: str, *, minimum: int = 1) -> int:
     """Return `value` as an int, or raise: TypeError if it is not an integer, ValueError if it is below `minimum`."""
     if isinstance(value, (bool, np.bool_)):
@@ -75,6 +75,35 @@ def as_count(value: int, name: str, *, minimum: int = 1) -> int:
     if count < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {count}")
     return count
+
+
+def as_number(
+    value: float,
+    name: str,
+    *,
+    minimum: float = -np.inf,
+    above: float = -np.inf,
+    maximum: float = np.inf,
+    below: float = np.inf,
+) -> float:
+    """Return `value` as a finite float, or raise: TypeError if it is no real number, ValueError if it is out of bounds.
+
+    The number may equal `minimum` and `maximum`, but neither `above` nor `below`.
+    """
+    if isinstance(value, (bool, np.bool_, str, bytes)) or getattr(value, "ndim", 0):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    fits = minimum <= number <= maximum and above < number < below
+    if not (fits and np.isfinite(number)):
+        bounds = {"at least": minimum, "above": above, "at most": maximum, "below": below}
+        asked = [f"{word} {bound:g}" for word, bound in bounds.items() if np.isfinite(bound)]
+        if maximum == below == np.inf:
+            asked.append("finite")
+        raise ValueError(f"{name} must be {' and '.join(asked)}, got {value!r}")
+    return number
 
 
 def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarray:

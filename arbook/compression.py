@@ -30,11 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .ar import as_count
+from .ar import as_count, as_number
 from .ngram import MODIFIED_FALLBACK, NGramLM
 from .objective import LanguageModel, as_token_ids, evaluating
 from .tokens import CharTokenizer, write_atomically
-from .transformer import as_number
 
 # %% ../nbs/11_compression.ipynb #9832dde8
 WINDOW = 1 << 64  # the width of the whole interval
@@ -881,7 +880,7 @@ class ByteAdapter(LanguageModel):
         if not known or max(known) > 255 or len(set(known)) < len(known):
             raise ValueError("alphabet must hold different bytes, from 0 to 255, and at least one")
         self.model, self.vocab_size, self.context_length = model, 256, model.context_length
-        self.escape = as_number(escape, "escape", 0, 1, False, below=True)
+        self.escape = as_number(escape, "escape", above=0, below=1)
         token_of = torch.full((256,), ids[0])
         token_of[known] = torch.tensor(ids)
         self.register_buffer("token_of", token_of)  # (256,)

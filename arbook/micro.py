@@ -15,6 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .ar import as_number
+
 # %% ../nbs/a4_autodiff.ipynb #bf3c02d7
 # The gradient of the loss with respect to an output -> the same with respect to one input.
 VJP = Callable[[np.ndarray], np.ndarray]
@@ -391,7 +393,7 @@ class Tensor:
         return apply(multiply, self, -1)
 
     def __pow__(self, exponent: float) -> "Tensor":
-        return apply(power, self, exponent=_as_number(exponent, "exponent"))
+        return apply(power, self, exponent=as_number(exponent, "exponent"))
 
     def exp(self) -> "Tensor":
         """Return e to the power of each element."""
@@ -456,14 +458,6 @@ def _as_values(values: ArrayLike, requires_grad: bool) -> np.ndarray:
             f"only floats can require a gradient, got dtype {array.dtype}; write 2.0, not 2"
         )
     return _as_frozen(array.astype(np.float64), "values")  # astype copies
-
-
-def _as_number(value: float, name: str, low: float = -np.inf, below: float = np.inf) -> float:
-    if isinstance(value, Tensor) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be one constant number, got {value!r}")
-    if not (low <= value < below and np.isfinite(value)):
-        raise ValueError(f"{name} must lie in [{low:g}, {below:g}), got {value}")
-    return float(value)
 
 
 def _as_seed(output: Tensor, seed: ArrayLike | None) -> np.ndarray:
@@ -591,7 +585,7 @@ class Optimizer:
 
     def __init__(self, parameters: Iterable[Tensor], lr: float):
         self.parameters = _as_parameters(parameters)
-        self.lr = _as_number(lr, "lr", 0)
+        self.lr = as_number(lr, "lr", minimum=0)
         self._state = [self._start(np.zeros(p.shape)) for p in self.parameters]
 
     def zero_grad(self) -> None:
@@ -652,7 +646,7 @@ class SGD(Optimizer):
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, *, momentum: float = 0.0):
-        self.momentum = _as_number(momentum, "momentum", 0, 1)
+        self.momentum = as_number(momentum, "momentum", minimum=0, below=1)
         super().__init__(parameters, lr)
 
     def _start(self, zeros: np.ndarray) -> tuple:
@@ -696,11 +690,11 @@ class Adam(Optimizer):
         if np.shape(betas) != (2,):
             raise ValueError(f"betas must be two numbers, got {betas!r}")
         self.betas = (
-            _as_number(betas[0], "betas[0]", 0, 1),
-            _as_number(betas[1], "betas[1]", 0, 1),
+            as_number(betas[0], "betas[0]", minimum=0, below=1),
+            as_number(betas[1], "betas[1]", minimum=0, below=1),
         )
-        self.eps = _as_number(eps, "eps", np.finfo(np.float64).tiny)
-        self.weight_decay = _as_number(weight_decay, "weight_decay", 0)
+        self.eps = as_number(eps, "eps", minimum=np.finfo(np.float64).tiny)
+        self.weight_decay = as_number(weight_decay, "weight_decay", minimum=0)
         super().__init__(parameters, lr)
 
     def _start(self, zeros: np.ndarray) -> tuple:

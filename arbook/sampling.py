@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .ar import as_count
+from .ar import as_count, as_number
 from .ngram import NGramLM
 from .objective import LanguageModel, as_token_ids, evaluating, holds_integers
 from .recurrent import LSTMLM
 from .tokens import Tokenizer
-from .transformer import GPT, KVCache, as_number
+from .transformer import GPT, KVCache
 
 # %% ../nbs/09_sampling.ipynb #8fb82c63
 def pick(weights: Tensor, u: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ class Temperature(Processor):
     temperature: float
 
     def __post_init__(self) -> None:
-        number = as_number(self.temperature, "temperature", 0, math.inf, True)
+        number = as_number(self.temperature, "temperature", minimum=0)
         object.__setattr__(self, "temperature", number)
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
@@ -324,7 +324,7 @@ class TopP(Filter):
     p: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "p", as_number(self.p, "top_p", 0, 1, True))
+        object.__setattr__(self, "p", as_number(self.p, "top_p", minimum=0, maximum=1))
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -342,7 +342,7 @@ class MinP(Filter):
     p: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "p", as_number(self.p, "min_p", 0, 1, True))
+        object.__setattr__(self, "p", as_number(self.p, "min_p", minimum=0, maximum=1))
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -359,7 +359,9 @@ class Epsilon(Filter):
     epsilon: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "epsilon", as_number(self.epsilon, "epsilon", 0, 1, True))
+        object.__setattr__(
+            self, "epsilon", as_number(self.epsilon, "epsilon", minimum=0, maximum=1)
+        )
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -376,7 +378,9 @@ class Eta(Filter):
     epsilon: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "epsilon", as_number(self.epsilon, "epsilon", 0, 1, True))
+        object.__setattr__(
+            self, "epsilon", as_number(self.epsilon, "epsilon", minimum=0, maximum=1)
+        )
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -396,7 +400,7 @@ class Typical(Filter):
     p: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "p", as_number(self.p, "typical_p", 0, 1, True))
+        object.__setattr__(self, "p", as_number(self.p, "typical_p", minimum=0, maximum=1))
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -416,7 +420,7 @@ class TopNSigma(Filter):
     n: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n", as_number(self.n, "n", 0, math.inf, True))
+        object.__setattr__(self, "n", as_number(self.n, "n", minimum=0))
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -457,7 +461,7 @@ class RepetitionPenalty(Processor):
     window: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "penalty", as_number(self.penalty, "penalty", 0, math.inf, False))
+        object.__setattr__(self, "penalty", as_number(self.penalty, "penalty", above=0))
         _check_window(self.window)
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
@@ -489,7 +493,7 @@ class FrequencyPenalty(Processor):
 
     def __post_init__(self) -> None:
         for name in ("penalty", "presence"):
-            number = as_number(getattr(self, name), name, -math.inf, math.inf, False)
+            number = as_number(getattr(self, name), name)
             object.__setattr__(self, name, number)
         _check_window(self.window)
 
@@ -549,10 +553,8 @@ class LogitBias(Processor):
             token = as_count(i, "a token of bias", minimum=0)
             if isinstance(b, (float, int)) and not -math.inf <= b < math.inf:
                 raise ValueError(f"bias must hold finite numbers or -inf, got {b}")
-            least = -math.inf  # which `as_number` refuses
-            bias[token] = (
-                least if b == least else as_number(b, "a value of bias", least, -least, True)
-            )
+            # as_number refuses what is not finite, and here -inf means: never this token
+            bias[token] = b if b == -math.inf else as_number(b, "a value of bias")
         object.__setattr__(self, "bias", bias)
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
@@ -1320,7 +1322,7 @@ def beam_search(
     beam = _Beam(
         row,
         as_count(beam_width, "beam_width"),
-        as_number(length_power, "length_power", 0, math.inf, True),
+        as_number(length_power, "length_power", minimum=0),
     )
     reader, chain, stop_ids = (
         Reader(model, keep=keep),
@@ -1505,7 +1507,7 @@ def expected_tokens(alpha: float, n_draft: int) -> float:
     >>> round(expected_tokens(0.8, 4), 4)
     3.3616
     """
-    alpha = as_number(alpha, "alpha", 0, 1, True)
+    alpha = as_number(alpha, "alpha", minimum=0, maximum=1)
     return sum(alpha**i for i in range(as_count(n_draft, "n_draft") + 1))
 
 # %% ../nbs/09_sampling.ipynb #d53d3739

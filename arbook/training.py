@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import __version__, data
-from .ar import as_count
+from .ar import as_count, as_number
 from .ngram import NGramLM
 from .objective import IGNORE, LanguageModel, evaluating
 from .recurrent import LSTMLM, LSTMConfig
@@ -57,7 +57,6 @@ from arbook.transformer import (
     GPT,
     CheckpointError,
     GPTConfig,
-    as_number,
     forward_flops,
     read_json,
     read_weights,
@@ -409,15 +408,15 @@ FREE_FIELDS = (
 _COUNTS = {"max_steps": 1, "batch_size": 1, "warmup_steps": 0, "accumulation": 1, "log_every": 1}
 _COUNTS |= {"seed": 0}
 _OPTIONAL_COUNTS = {"block_size": 1, "eval_every": 1, "eval_tokens": 2, "checkpoint_every": 1}
-_RANGES = {  # lowest, highest, and whether the lowest is allowed
-    "lr": (0, math.inf, False),
-    "min_lr_ratio": (0, 1, True),
-    "decay_fraction": (0, 1, False),
-    "momentum": (0, 1, True),
-    "weight_decay": (0, math.inf, True),
-    "average_fraction": (0, 1, True),
+_RANGES = {
+    "lr": {"above": 0},
+    "min_lr_ratio": {"minimum": 0, "maximum": 1},
+    "decay_fraction": {"above": 0, "maximum": 1},
+    "momentum": {"minimum": 0, "maximum": 1},
+    "weight_decay": {"minimum": 0},
+    "average_fraction": {"minimum": 0, "maximum": 1},
 }
-_OPTIONAL_RANGES = {"grad_clip": (0, math.inf, False), "max_seconds": (0, math.inf, False)}
+_OPTIONAL_RANGES = {"grad_clip": {"above": 0}, "max_seconds": {"above": 0}}
 _CHOICES = {
     "schedule": SCHEDULES,
     "optimizer": OPTIMIZERS,
@@ -438,7 +437,7 @@ def check_config(config: TrainConfig) -> None:
             put(name, as_count(getattr(config, name), name, minimum=least))
     for name, bounds in (_RANGES | _OPTIONAL_RANGES).items():
         if name in _RANGES or name in given:
-            put(name, as_number(getattr(config, name), name, *bounds))
+            put(name, as_number(getattr(config, name), name, **bounds))
     for name, allowed in _CHOICES.items():
         if getattr(config, name) not in allowed:
             raise ValueError(
@@ -449,7 +448,7 @@ def check_config(config: TrainConfig) -> None:
             raise TypeError(f"{name} must be True or False, got {getattr(config, name)!r}")
     if not isinstance(config.betas, (tuple, list)) or len(config.betas) != 2:
         raise ValueError(f"betas must be two numbers, got {config.betas!r}")
-    put("betas", tuple(as_number(beta, "betas", 0, 1, True, below=True) for beta in config.betas))
+    put("betas", tuple(as_number(beta, "betas", minimum=0, below=1) for beta in config.betas))
     if config.warmup_steps > config.max_steps:
         raise ValueError(
             f"warmup_steps must be at most max_steps = {config.max_steps}, got {config.warmup_steps}"

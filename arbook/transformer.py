@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['POSITIONS', 'NORMS', 'ACTIVATIONS', 'GPT2_SIZES', 'FORMAT', 'CHECKPOINT_FILES', 'causal_mask', 'attention_weights',
-           'causal_attention', 'KVCache', 'gelu', 'relu2', 'swiglu', 'GPTConfig', 'as_number', 'SelfAttention', 'MLP',
-           'Block', 'RMSNorm', 'make_norm', 'GPT', 'parameter_counts', 'linear_size', 'forward_flops', 'crop',
-           'attention_maps', 'CheckpointError', 'CheckpointNotFoundError', 'to_gpt2_state_dict', 'from_gpt2_state_dict',
+           'causal_attention', 'KVCache', 'gelu', 'relu2', 'swiglu', 'GPTConfig', 'SelfAttention', 'MLP', 'Block',
+           'RMSNorm', 'make_norm', 'GPT', 'parameter_counts', 'linear_size', 'forward_flops', 'crop', 'attention_maps',
+           'CheckpointError', 'CheckpointNotFoundError', 'to_gpt2_state_dict', 'from_gpt2_state_dict',
            'check_gpt2_layout', 'to_gpt2_config', 'from_gpt2_config', 'load_gpt2', 'build_model', 'find_checkpoint',
            'read_json', 'read_weights', 'write_checkpoint', 'export_gpt2', 'save_checkpoint', 'load_checkpoint']
 
@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from .ar import as_count
+from .ar import as_count, as_number
 from .encodings import rotary_cos_sin, rotate
 from arbook.objective import (
     IGNORE,
@@ -339,12 +339,12 @@ class GPTConfig:
         for name in ("qk_norm", "bias", "tied"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        for name, low, high, closed in (
-            ("dropout", 0, 1, True),
-            ("norm_eps", 0, math.inf, False),
-            ("rotary_base", 1, math.inf, False),
+        for name, bounds in (
+            ("dropout", {"minimum": 0, "below": 1}),
+            ("norm_eps", {"above": 0}),
+            ("rotary_base", {"above": 1}),
         ):
-            number = as_number(getattr(self, name), name, low, high, closed, below=True)
+            number = as_number(getattr(self, name), name, **bounds)
             object.__setattr__(self, name, number)
         _check_widths(self)
 
@@ -394,37 +394,6 @@ class GPTConfig:
 def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def as_number(
-    value: float, name: str, low: float, high: float, closed: bool, *, below: bool = False
-) -> float:
-    """Return a finite number between two bounds as a float, or raise TypeError or ValueError.
-
-    Parameters
-    ----------
-    value : float
-    name : str
-        What to call it in an error.
-    low, high : float
-        The bounds. `high` may be infinite; the number may not.
-    closed : bool
-        Whether `low` itself is allowed.
-    below : bool
-        Whether `high` itself is refused.
-    """
-    if isinstance(value, (bool, str)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
-    fits = (number >= low if closed else number > low) and number <= high
-    if not fits or not math.isfinite(number) or (below and number == high):
-        least = f"at least {low}" if closed else f"above {low}"
-        most = "finite" if high == math.inf else f"{'below' if below else 'at most'} {high}"
-        raise ValueError(f"{name} must be {least} and {most}, got {value!r}")
-    return number
 
 
 def _check_widths(config: GPTConfig) -> None:

@@ -36,6 +36,31 @@ def test_growing_pairs_hold_the_whole_past():
     assert all((x == np.arange(len(x))).all() and y == len(x) for x, y in pairs)
 
 
+@given(st.floats(), st.floats(-5, 5), st.floats(-5, 5))
+def test_a_number_is_taken_just_where_its_bounds_allow_it(value, low, high):
+    for bounds, fits in (
+        ({}, True),
+        ({"minimum": low, "below": high}, low <= value < high),
+        ({"above": low, "maximum": high}, low < value <= high),
+    ):
+        if fits and np.isfinite(value):
+            assert ar.as_number(value, "x", **bounds) == value
+        else:
+            with pytest.raises(ValueError, match=r"^x must be .*(finite|at most|below)"):
+                ar.as_number(value, "x", **bounds)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), Fraction(1, 2)])
+def test_every_kind_of_real_number_becomes_a_float(value):
+    assert type(ar.as_number(value, "x")) is float and ar.as_number(value, "x") == 0.5
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "1", b"1", None, 1j, [1.0], np.ones(1)])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(TypeError, match="^x must be a number"):
+        ar.as_number(value, "x")
+
+
 def test_lag_matrix_of_one_to_six():
     """S5, S9, S10."""
     X, y = ar.lag_matrix([1, 2, 3, 4, 5, 6], 3)
