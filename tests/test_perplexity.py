@@ -1,5 +1,6 @@
 """Perplexity: windows, units and policies of a score; streams; models of another library; bad input."""
 
+import copy
 import math
 
 import numpy as np
@@ -23,7 +24,7 @@ from arbook.perplexity import (
     token_losses,
 )
 from arbook.recurrent import LSTMLM, LSTMConfig, NeuralCache, per_position_loss
-from arbook.training import evaluate, open_token_file, text_windows, write_token_file
+from arbook.training import encode_parts, evaluate, open_token_file, text_windows, write_token_file
 from arbook.transformer import GPT, GPTConfig
 from conftest import unavailable
 from hypothesis import given
@@ -294,6 +295,14 @@ def test_modes_and_gradients_are_as_before(gpt):
     gpt.eval()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("policy", [Policy(T, 2, start_id=0), Policy(T)])
+def test_a_gpu_scores_like_the_processor(gpt, policy):
+    """float64 on both: only the order of sums differs."""
+    on_gpu = copy.deepcopy(gpt).cuda()
+    assert np.abs(losses_of(on_gpu, TEXT, policy) - losses_of(gpt, TEXT, policy)).max() < 1e-9
+
+
 # --- larger than memory ---
 
 
@@ -464,6 +473,13 @@ def test_scores_per_byte_need_the_same_text():
         one.versus(Score(**about | {"n_bytes": 21}))
 
 
+def test_what_is_unknown_of_a_text_is_not_held_against_it():
+    about = {"nll": 5.0, "n_tokens": 10, "policy": Policy()}
+    known, unknown = Score(**about, n_bytes=20, n_words=3, text_id="this"), Score(**about)
+    assert known.versus(unknown) == 1 == unknown.versus(known)
+    assert known.per("byte").versus(Score(**about, n_bytes=20).per("byte")) == 1
+
+
 def test_the_fingerprint_tells_texts_apart(gpt):
     one, other = score(gpt, TEXT), score(gpt, TEXT[::-1].copy())
     with pytest.raises(ScoreMismatchError, match="text_id"):
@@ -498,8 +514,9 @@ def test_a_prediction_that_is_no_log_probability_is_an_error(value, start_id):
             return found.masked_fill(ids[:, 1:] == 7, value)
 
     ids = np.array([0, 1, 2, 3, 7, 4, 7])
-    with pytest.raises(ValueError, match=r"the model gives ids\[4\] a log-probability of"):
-        score(Broken(), ids, context_length=2, start_id=start_id)
+    for size in (1, 2, None):  # in the first part of the losses, or in a later one
+        with pytest.raises(ValueError, match=r"the model gives ids\[4\] a log-probability of"):
+            score(Broken(), ids, context_length=2, start_id=start_id, batch_size=size)
 
 
 # --- bad input ---
@@ -604,10 +621,20 @@ def test_other_modules_are_told_what_to_do():
         score(torch.nn.Linear(2, 2), TEXT)
 
 
-@pytest.mark.parametrize("nll", [math.nan, -math.inf])
+@pytest.mark.parametrize("nll", [math.nan, -math.inf, -0.1])
 def test_a_total_must_be_a_number(nll):
-    with pytest.raises(ValueError, match="nll must be a number of nats"):
+    with pytest.raises(ValueError, match="nll must be a number of nats, at least 0"):
         Score(nll, 3, Policy())
+    assert Score(-1e-7, 3, Policy()).perplexity == pytest.approx(1)  # a certain model, rounded
+
+
+@pytest.mark.parametrize("policy", [8, (8, 2), {"stride": 2}, "stride 2"])
+def test_only_a_policy_is_a_policy(gpt, policy):
+    for wrong in (lambda: Score(1.0, 3, policy), lambda: token_losses(gpt, TEXT, policy)):
+        with pytest.raises(TypeError, match="policy must be a Policy, got"):
+            wrong()
+    with pytest.raises(TypeError, match="policy must be a Policy, got NoneType"):
+        Score(1.0, 3, None)
 
 
 # --- errors of means ---
@@ -695,6 +722,26 @@ def test_the_documented_recipe_is_score_where_its_counts_are_right(stride):
         assert abs(perplexity(losses) / ours.perplexity - 1) > 1e-4  # plain mean of the windows
 
 
+@pytest.mark.parametrize("stride", [2, 3, 4, 5, 7])
+def test_beginning_with_a_stride_costs_context_only_where_it_does_not_divide_the_window(
+    gpt, stride
+):
+    """A9 no. 1: the earlier recipe, whose first window has as many tokens as the stride."""
+    L, losses, contexts = 8, [], []
+    wide = GPT(GPTConfig.modern(V, L, 16, 2, 2), generator=rng()).double()
+    for begin in range(0, len(TEXT), stride):
+        first, end = max(begin + stride - L, 0), min(begin + stride, len(TEXT))
+        with torch.no_grad():
+            found = -wide.log_prob(torch.from_numpy(TEXT[first:end])[None])[0]
+        new = range(max(begin, 1), end)
+        losses += found[-len(new) :].tolist()
+        contexts += [t - first for t in new]
+    ours = context_sizes(len(TEXT) - 1, Policy(L - 1, stride))
+    lost = (ours - contexts)[: L - 1]
+    assert np.abs(losses - one_by_one(wide, TEXT, contexts)).max() < 1e-10
+    assert (lost >= 0).all() and (lost.any() == (L % stride != 0))
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_documented_recipe_skips_a_token_for_each_window_without_overlap():
     model = peer()
@@ -747,23 +794,25 @@ def test_only_models_that_say_their_vocabulary_are_adapted():
 
 
 def treebank():
-    from arbook.tokens import WordTokenizer
-
     try:
-        parts = [data.find(f"ptb-{part}", download=False).read_text() for part in ("train", "test")]
+        parts = data.Splits(
+            "ptb", *(part_of_the_treebank(name) for name in ("train", "valid", "test"))
+        )
     except data.DataNotFoundError:
         unavailable("the Penn Treebank is not on this machine; set ARBOOK_DATA to its folder")
-    marked = ["\n".join(f"{line} <eos>" for line in text.splitlines()) for text in parts]
-    words = WordTokenizer.train(marked[0], split="whitespace", special_tokens=["<eos>"])
-    ids = [words.encode_array(text, allowed_special=["<eos>"]) for text in marked]
-    return words.vocab.id("<eos>"), *ids, parts[1]
+    words, ids = encode_parts(parts, "word")
+    return words.vocab.id("<eos>"), ids["train"], ids["test"], parts.test
+
+
+def part_of_the_treebank(name: str) -> str:
+    return data.find(f"ptb-{name}", download=False).read_text()
 
 
 def test_the_rows_of_the_benchmark_table():
     """S94a, S94b, S95, E2: perplexity per word, and bits per word and byte, on the Penn Treebank."""
     eos, train, test, text = treebank()
     about = {"start_id": eos, "n_bytes": len(text.encode()), "n_words": len(test)}
-    expected = {1: 639.301, 3: 148.2813, 5: 141.1861}
+    expected = {1: 639.301, 3: 148.2813, 4: 142.7154, 5: 141.1861}
     for order, value in expected.items():
         smoothing = "mle" if order == 1 else "modified-kneser-ney"
         model = NGramLM(order, vocab_size=10_000, smoothing=smoothing, eos_id=eos).fit(train)
