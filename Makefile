@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PORT   ?= 8000
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 SITE   := _build/html
@@ -52,8 +53,10 @@ book: $(SITE)/.complete  ## build the book (run what changed, then make the page
 serve: book  ## show the book at http://127.0.0.1:8000 (choose another with PORT=)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
-test: book  ## run all tests, those of the built pages in Chromium included
-	$(BIN)/python -m pytest
+# Each worker computes on one thread: two that want all cores wait for each other.
+test: book  ## run all tests, those of the built pages in Chromium included (WORKERS=2 at a time)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 export: $(VENV)/.installed  ## write the library from the notebooks
 	$(BIN)/nbdev_export
