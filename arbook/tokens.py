@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SPLITS', 'BYTE_CHARS', 'make_pairs', 'Corpus', 'Vocab', 'as_text', 'as_ids', 'ids_from_slots',
-           'slots_from_ids', 'Tokenizer', 'as_special', 'write_atomically', 'read_record', 'WordTokenizer',
-           'CharTokenizer', 'BPETokenizer']
+           'slots_from_ids', 'Tokenizer', 'as_special', 'open_atomically', 'write_atomically', 'read_record',
+           'WordTokenizer', 'CharTokenizer', 'BPETokenizer']
 
 # %% ../nbs/02_tokens.ipynb #41ba0fbc
 import json
@@ -14,8 +14,9 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from uuid import uuid4
 
 import numpy as np
@@ -452,6 +453,25 @@ def as_special(tokens: Sequence[str], unk: str | None = None) -> tuple[str, ...]
     return names
 
 
+@contextmanager
+def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a new file to write bytes to; when the block ends without an error, and not before, it replaces the old one.
+
+    For what is too large to be in memory at once; `write_atomically` is for the rest.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write a file under a temporary name, then rename it: all of it is there afterwards, or what was there before.
 
@@ -472,17 +492,8 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     if not isinstance(content, (str, bytes)):
         raise TypeError(f"content must be str or bytes, got {type(content).__name__}")
     content = content.encode() if isinstance(content, str) else content
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with open_atomically(path) as file:
+        file.write(content)
 
 
 def read_record(path: str | Path) -> dict:

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', 'FREE_FIELDS', 'NEWTON_SCHULZ', 'FORMAT',
-           'CHECKPOINT', 'BEST', 'LOG', 'BF16_WIDTH', 'STREAM_WINDOW', 'MODELS', 'PRESETS', 'MAX_RECORD_BYTES',
-           'LSTM_FORMAT', 'random_windows', 'random_starts', 'cut_windows', 'step_seed', 'step_starts', 'epoch_steps',
-           'stream_starts', 'accumulate', 'update', 'fit', 'TrainConfig', 'check_config', 'learning_rate',
-           'parameter_groups', 'newton_schulz', 'Muon', 'hidden_matrices', 'make_optimizers', 'evaluate', 'WindowLoss',
-           'text_windows', 'own_share', 'loss_and_count', 'save_run', 'load_run', 'checksum', 'pack', 'unpack',
-           'load_best', 'as_whole', 'divided_like', 'state_tensors', 'state_from', 'write_token_file',
-           'open_token_file', 'flops_per_token', 'matmul_rate', 'choose_precision', 'TrainingError', 'Team',
-           'choose_device', 'join_team', 'TrainResult', 'train', 'shard', 'without_exchange', 'check_block_size',
-           'as_text_ids', 'fingerprint', 'seed_dropout', 'memory_errors', 'as_line', 'ancestral_sample', 'Preset',
+           'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'BF16_WIDTH', 'STREAM_WINDOW', 'MODELS', 'PRESETS',
+           'MAX_RECORD_BYTES', 'LSTM_FORMAT', 'random_windows', 'random_starts', 'cut_windows', 'step_seed',
+           'step_starts', 'epoch_steps', 'stream_starts', 'accumulate', 'update', 'fit', 'TrainConfig', 'check_config',
+           'learning_rate', 'parameter_groups', 'newton_schulz', 'Muon', 'hidden_matrices', 'make_optimizers',
+           'evaluate', 'WindowLoss', 'as_text_ids', 'text_windows', 'own_share', 'loss_and_count', 'save_run',
+           'load_run', 'checksum', 'pack', 'unpack', 'load_best', 'as_whole', 'divided_like', 'state_tensors',
+           'state_from', 'write_token_file', 'open_token_file', 'flops_per_token', 'matmul_rate', 'choose_precision',
+           'TrainingError', 'Team', 'choose_device', 'join_team', 'TrainResult', 'train', 'shard', 'without_exchange',
+           'check_block_size', 'fingerprint', 'seed_dropout', 'memory_errors', 'as_line', 'ancestral_sample', 'Preset',
            'run_preset', 'mark_ends', 'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run',
            'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'recorded_model', 'read_records',
            'loss_band', 'main', 'as_setting']
@@ -36,7 +36,6 @@ from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -49,9 +48,16 @@ from tqdm import tqdm
 from . import __version__, data
 from .ar import as_count, as_number
 from .ngram import NGramLM
-from .objective import IGNORE, LanguageModel, evaluating
+from .objective import IGNORE, LanguageModel, as_token_ids, evaluating, holds_integers
 from .recurrent import LSTMLM, LSTMConfig
-from .tokens import CharTokenizer, Tokenizer, WordTokenizer, as_ids, write_atomically
+from arbook.tokens import (
+    CharTokenizer,
+    Tokenizer,
+    WordTokenizer,
+    as_ids,
+    open_atomically,
+    write_atomically,
+)
 from arbook.transformer import (
     CHECKPOINT_FILES,
     GPT,
@@ -85,8 +91,10 @@ def random_windows(
 
     Raises
     ------
+    TypeError
+        If `ids` is no tensor or array of integers.
     ValueError
-        If the text is shorter than T + 1.
+        If it is not one-dimensional, or shorter than T + 1.
 
     Examples
     --------
@@ -95,6 +103,12 @@ def random_windows(
     >>> bool((targets == inputs + 1).all())
     True
     """
+    if not isinstance(ids, (Tensor, np.ndarray)):
+        raise TypeError(f"ids must be a tensor or an array, got {type(ids).__name__}")
+    if not (holds_integers(ids) if isinstance(ids, Tensor) else ids.dtype.kind in "iu"):
+        raise TypeError(f"ids must be integers, got {ids.dtype}")
+    if ids.ndim != 1:
+        raise ValueError(f"ids must be one-dimensional, got shape {tuple(ids.shape)}")
     starts = random_starts(len(ids), batch_size, block_size, generator=generator)
     return cut_windows(ids, starts, block_size)
 
@@ -302,7 +316,8 @@ class TrainConfig:
     max_steps : int
         S, the number of updates.
     batch_size : int
-        Windows for one update, in all processes and pieces together. How they are divided does not change the result.
+        Windows for one update, in all processes and pieces together. How they are divided changes the result by no more
+        than rounding, and what dropout draws.
     block_size : int, optional
         T, the length of a window; if left out, the context length of the model.
     order : {"random", "stream"}
@@ -405,9 +420,10 @@ FREE_FIELDS = (
     *("accumulation", "compile", "sharded", "eval_every", "eval_tokens", "log_every"),
     *("max_seconds", "checkpoint_dir", "checkpoint_every", "device", "progress"),
 )
-_COUNTS = {"max_steps": 1, "batch_size": 1, "warmup_steps": 0, "accumulation": 1, "log_every": 1}
-_COUNTS |= {"seed": 0}
-_OPTIONAL_COUNTS = {"block_size": 1, "eval_every": 1, "eval_tokens": 2, "checkpoint_every": 1}
+_COUNTS = {  # and the least of each
+    **{"max_steps": 1, "batch_size": 1, "block_size": 1, "warmup_steps": 0, "accumulation": 1},
+    **{"eval_every": 1, "eval_tokens": 2, "log_every": 1, "checkpoint_every": 1, "seed": 0},
+}
 _RANGES = {
     "lr": {"above": 0},
     "min_lr_ratio": {"minimum": 0, "maximum": 1},
@@ -415,8 +431,11 @@ _RANGES = {
     "momentum": {"minimum": 0, "maximum": 1},
     "weight_decay": {"minimum": 0},
     "average_fraction": {"minimum": 0, "maximum": 1},
+    "grad_clip": {"above": 0},
+    "max_seconds": {"above": 0},
 }
-_OPTIONAL_RANGES = {"grad_clip": {"above": 0}, "max_seconds": {"above": 0}}
+_OPTIONAL = ("block_size", "grad_clip", "max_seconds", "progress")  # which may be None
+_OPTIONAL += ("eval_every", "eval_tokens", "checkpoint_every")
 _CHOICES = {
     "schedule": SCHEDULES,
     "optimizer": OPTIMIZERS,
@@ -431,21 +450,21 @@ def check_config(config: TrainConfig) -> None:
     def put(name: str, value: Any) -> None:
         object.__setattr__(config, name, value)
 
-    given = {name for name, value in vars(config).items() if value is not None}
-    for name, least in (_COUNTS | _OPTIONAL_COUNTS).items():
-        if name in _COUNTS or name in given:
-            put(name, as_count(getattr(config, name), name, minimum=least))
-    for name, bounds in (_RANGES | _OPTIONAL_RANGES).items():
-        if name in _RANGES or name in given:
-            put(name, as_number(getattr(config, name), name, **bounds))
+    given = {k: v for k, v in vars(config).items() if v is not None or k not in _OPTIONAL}
+    for name, least in _COUNTS.items():
+        if name in given:
+            put(name, as_count(given[name], name, minimum=least))
+    for name, bounds in _RANGES.items():
+        if name in given:
+            put(name, as_number(given[name], name, **bounds))
     for name, allowed in _CHOICES.items():
         if getattr(config, name) not in allowed:
             raise ValueError(
                 f"{name} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}"
             )
-    for name in ("compile", "sharded"):
-        if not isinstance(getattr(config, name), bool):
-            raise TypeError(f"{name} must be True or False, got {getattr(config, name)!r}")
+    for name in ("compile", "sharded", "progress"):
+        if not isinstance(given.get(name, False), bool):
+            raise TypeError(f"{name} must be True or False, got {given[name]!r}")
     if not isinstance(config.betas, (tuple, list)) or len(config.betas) != 2:
         raise ValueError(f"betas must be two numbers, got {config.betas!r}")
     put("betas", tuple(as_number(beta, "betas", minimum=0, below=1) for beta in config.betas))
@@ -570,8 +589,10 @@ class Muon(torch.optim.Optimizer):
         lr, beta = group["lr"], group["momentum"]
         steps = []
         for p in matrices:
-            mean = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            mean.lerp_(p.grad, 1 - beta)
+            state = self.state[p]
+            if not state:
+                state["momentum"] = torch.zeros_like(p)
+            mean = state["momentum"].lerp_(p.grad, 1 - beta)
             steps.append(p.grad.lerp(mean, beta))  # Nesterov: as if one step ahead
         size = 0.2 * math.sqrt(max(matrices[0].shape))
         stack = torch.stack(steps)
@@ -583,13 +604,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def hidden_matrices(model: LanguageModel) -> list[nn.Parameter]:
-    """Return the matrices between hidden vectors: all but embeddings and what has a row for each token."""
+    """Return the matrices between hidden vectors: all but embeddings and the output layer, the last with V rows."""
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    return [
-        p
-        for p in model.parameters()
-        if p.ndim == 2 and id(p) not in tables and len(p) != model.vocab_size and p.requires_grad
+    inner = [
+        p for p in model.parameters() if p.ndim == 2 and id(p) not in tables and p.requires_grad
     ]
+    output = [id(p) for p in inner if len(p) == model.vocab_size][-1:]
+    return [p for p in inner if id(p) not in output]
 
 
 def make_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -616,11 +637,10 @@ def make_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.opt
 # %% ../nbs/08_training.ipynb #db4c97d3
 def evaluate(
     model: LanguageModel,
-    ids: Tensor | np.ndarray,
+    ids: ArrayLike | Tensor,
     *,
     block_size: int,
     batch_size: int = 64,
-    n_tokens: int | None = None,
     carry: bool = False,
 ) -> float:
     """Measure the mean loss over a text, in nats per token: each token after the first is predicted once. (A9)
@@ -629,30 +649,30 @@ def evaluate(
     ----------
     model : LanguageModel
         Without dropout meanwhile; each part is back in its mode afterwards.
-    ids : Tensor or ndarray of integers, shape (N,)
+    ids : array_like of int, shape (N,)
+        At least two tokens. A memory-mapped file is read in pieces.
     block_size : int
         T, the length of the windows; contexts do not reach beyond the start of their window.
     batch_size : int
         Windows at a time.
-    n_tokens : int, optional
-        Use only so many tokens from the start of the text.
     carry : bool
         Hand the state of each window to the next, one at a time: then the context is all that came before, and the
         length of the windows does not matter. For models with `loss_and_state`.
 
     Raises
     ------
-    ValueError
-        If there are not at least two tokens.
-    TypeError
-        If the model cannot carry a state.
+    TypeError, ValueError
+        If `ids` are not ids of the model, or fewer than two, or the model cannot carry a state.
     """
+    ids = as_text_ids(ids, model.vocab_size, 2, "ids", model.device)
     loss = WindowLoss(model, carry=carry)
-    windows = text_windows(ids[:n_tokens], block_size, 1 if carry else batch_size)
+    windows = text_windows(ids, block_size, 1 if carry else batch_size)
     total, count = loss_and_count(loss, windows, model.device)
     return (total / count).item()
 
-
+# %% ../nbs/08_training.ipynb #2e917778
+#| code-fold: true
+#| code-summary: Code of its parts
 class WindowLoss(nn.Module):
     """The summed loss of a window, as a module, which is what data parallelism and the compiler ask for.
 
@@ -682,6 +702,25 @@ class WindowLoss(nn.Module):
             loss, penalty, state = self.model.loss_and_state(inputs, targets, state, "sum")
         # A penalty is a mean. What is added here has its gradient, but the value 0: losses stay comparable.
         return loss + targets.numel() * (penalty - penalty.detach()), state
+
+
+def as_text_ids(
+    ids: ArrayLike | Tensor, vocab_size: int, least: int, name: str, device: torch.device
+) -> Tensor | np.memmap:
+    """Return a text as int32 on the device, or as it is if it is a mapped file; checked."""
+    if isinstance(ids, np.memmap):
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name} must hold integers in one dimension, got {ids.dtype}, {ids.shape}"
+            )
+    elif isinstance(ids, str):
+        raise TypeError(f"{name} must be token ids, got text; encode it first")
+    else:
+        array = as_ids(ids.cpu().numpy() if isinstance(ids, Tensor) else ids, vocab_size, name=name)
+        ids = torch.from_numpy(array).to(torch.int32).to(device)
+    if len(ids) < least:
+        raise ValueError(f"{name} must hold at least {least} tokens, got {len(ids)}")
+    return ids
 
 
 def text_windows(
@@ -853,6 +892,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 # %% ../nbs/08_training.ipynb #dedab045
+TOKEN_FORMAT = "arbook-tokens"
 _HEADER_BYTES = 256  # the first bytes of a token file: JSON, filled up with blanks
 
 
@@ -870,24 +910,16 @@ def write_token_file(
     vocab_size : int
         V: all ids are checked to be below.
     """
-    path = Path(path)
-    dtype = np.dtype("<u2" if as_count(vocab_size, "vocab_size") <= 2**16 else "<u4")
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    V = as_count(vocab_size, "vocab_size")
+    dtype = np.dtype("<u2" if V <= 2**16 else "<u4")
+    header = {"format": TOKEN_FORMAT, "version": 1, "dtype": dtype.str, "vocab_size": V}
     pieces = ids if isinstance(ids, Iterator) else [ids]
-    try:
-        with open(temporary, "xb") as file:
-            file.write(bytes(_HEADER_BYTES))
-            n = sum(file.write(as_ids(p, vocab_size).astype(dtype)) for p in pieces)
-            header = {"format": "arbook-tokens", "version": 1, "dtype": dtype.str}
-            header |= {"length": n // dtype.itemsize, "vocab_size": vocab_size}
-            file.seek(0)
-            file.write(json.dumps(header).ljust(_HEADER_BYTES - 1).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return header["length"]
+    with open_atomically(path) as file:
+        file.write(bytes(_HEADER_BYTES))
+        n = sum(file.write(as_ids(p, V).astype(dtype)) for p in pieces) // dtype.itemsize
+        file.seek(0)
+        file.write(json.dumps(header | {"length": n}).ljust(_HEADER_BYTES - 1).encode() + b"\n")
+    return n
 
 
 def open_token_file(path: str | Path, *, vocab_size: int) -> np.memmap:
@@ -902,9 +934,14 @@ def open_token_file(path: str | Path, *, vocab_size: int) -> np.memmap:
         first = file.read(_HEADER_BYTES)
     try:
         header = json.loads(first)
-        assert header["format"] == "arbook-tokens" and header["version"] == 1
-        dtype, n, V = np.dtype(header["dtype"]), header["length"], header["vocab_size"]
-    except (AssertionError, KeyError, TypeError, ValueError):
+        dtype, V = np.dtype(header["dtype"]), header["vocab_size"]
+        n = as_count(header["length"], "length", minimum=0)
+        if (header["format"], header["version"]) != (TOKEN_FORMAT, 1) or dtype.str not in (
+            "<u2",
+            "<u4",
+        ):
+            raise ValueError("of another format")
+    except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} is not a file of tokens") from None
     if V != vocab_size:
         raise ValueError(f"{path} is of a vocabulary of {V} tokens, not of {vocab_size}")
@@ -1065,14 +1102,11 @@ def join_team(device: str = "auto") -> Team:
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if not dist.is_available():
-        return Team(0, 1, chosen)
-    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    alone, several = Team(0, 1, chosen), int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if several and dist.is_available() and not alone.joined:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
-    if not dist.is_initialized():
-        return Team(0, 1, chosen)
-    return Team(dist.get_rank(), dist.get_world_size(), chosen)
+    return Team(dist.get_rank(), dist.get_world_size(), chosen) if alone.joined else alone
 
 # %% ../nbs/08_training.ipynb #0d3b6569
 @dataclass(frozen=True)
@@ -1095,7 +1129,8 @@ class TrainResult:
     seconds : float
         Wall time of the whole run, resumes included.
     tokens_per_second : float
-        Of this call, without measurements on the validation text and the first step; nan if it made fewer than two.
+        Of this call, without measurements on the validation text, and without the steps up to the first line of the log
+        if there are more; nan if there were no steps.
     precision : str
         "full" or "bfloat16".
     """
@@ -1179,7 +1214,14 @@ def train(
 class _Run:
     """One call of `train`: what is fixed, what changes from step to step, and the steps."""
 
-    def __init__(self, model, train_ids, val_ids, config: TrainConfig, team: Team):
+    def __init__(
+        self,
+        model: LanguageModel,
+        train_ids: ArrayLike | Tensor,
+        val_ids: ArrayLike | Tensor | None,
+        config: TrainConfig,
+        team: Team,
+    ):
         self.model, self.config, self.team = model, config, team
         self.block_size = check_block_size(model, config)
         n_parts = team.size * config.accumulation
@@ -1237,11 +1279,11 @@ class _Run:
 
     def check_agreement(self) -> None:
         """Raise CheckpointError, in every process, if not all of them begin at the same step."""
-        powers = torch.tensor([self.step, self.step**2], dtype=torch.float64)
-        mean, square = (self.team.total(powers.to(self.team.device)) / self.team.size).tolist()
-        if square != mean**2:
+        own = torch.tensor([self.step], device=self.team.device)
+        steps = self.team.rows(own).tolist()
+        if len(set(steps)) > 1:
             raise CheckpointError(
-                f"the processes found checkpoints of different steps, this one of {self.step}; "
+                f"the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
                 f"checkpoint_dir must be one folder that all of them see, got {str(self.folder)!r}"
             )
 
@@ -1562,9 +1604,7 @@ class _Run:
         )
 
 
-STREAM_WINDOW = (
-    1024  # tokens at a time when a state is carried, and the length of windows does not matter
-)
+STREAM_WINDOW = 1024  # how many tokens to read at a time when a state is carried
 
 
 def shard(loss: WindowLoss, device: torch.device, *, compiled: bool = False) -> None:
@@ -1580,9 +1620,8 @@ def shard(loss: WindowLoss, device: torch.device, *, compiled: bool = False) -> 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for block in getattr(loss.model, "blocks", []):
         if compiled:
-            block.forward = torch.compile(
-                block.forward
-            )  # what gathers its parameters stays outside
+            # what gathers its parameters stays outside
+            block.forward = torch.compile(block.forward)
         fully_shard(block, mesh=mesh)
     fully_shard(loss, mesh=mesh, reshard_after_forward=True)
 
@@ -1608,27 +1647,6 @@ def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
             f"got {block_size}"
         )
     return block_size
-
-
-def as_text_ids(
-    ids: ArrayLike | Tensor, vocab_size: int, least: int, name: str, device: torch.device
-) -> Tensor | np.memmap:
-    """Return a text as int32 on the device, or as it is if it is a mapped file; checked."""
-    if isinstance(ids, np.memmap):
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise ValueError(
-                f"{name} must hold integers in one dimension, got {ids.dtype}, {ids.shape}"
-            )
-    elif isinstance(ids, str):
-        raise TypeError(f"{name} must be token ids, got text; encode it first")
-    else:
-        array = as_ids(ids.cpu().numpy() if isinstance(ids, Tensor) else ids, vocab_size, name=name)
-        ids = torch.from_numpy(array).to(torch.int32).to(device)
-    if len(ids) < least:
-        raise ValueError(
-            f"{name} must hold at least {least} tokens, a window and its last target; got {len(ids)}"
-        )
-    return ids
 
 
 def fingerprint(ids: Tensor | np.memmap) -> str:
@@ -1686,7 +1704,7 @@ def ancestral_sample(
     Tensor, shape (B, T + n_tokens)
         The context is cut to what the model reads, and read anew for each token: simple, and slow.
     """
-    ids, T = prompt, model.context_length
+    ids, T = as_token_ids(prompt, model.vocab_size), model.context_length
     with evaluating(model), torch.no_grad():
         for _ in range(as_count(n_tokens, "n_tokens")):
             logits = model(ids if T is None else ids[:, -T:])[:, -1]  # (B, V)
@@ -1754,94 +1772,78 @@ class Preset:
 
 
 _OF_RUN = ("seed", "device", "progress", "max_seconds", "checkpoint_dir")  # given for each run
-_SIZES = ("context_length", "n_embd", "n_layer", "n_head")
-_PLAIN_SGD = {"optimizer": "sgd", "momentum": 0.0, "order": "stream"}
+# fmt: off
 PRESETS = {
     "tiny": Preset(
         "pydoc",
-        dict(zip(_SIZES, (32, 32, 2, 4), strict=True)),
-        {"max_steps": 60, "batch_size": 8, "lr": 5e-3, "eval_every": 30, "eval_tokens": 2_000},
+        dict(context_length=32, n_embd=32, n_layer=2, n_head=4),
+        dict(max_steps=60, batch_size=8, lr=5e-3, eval_every=30, eval_tokens=2_000),
         baseline=3,
         about="seconds on any machine, no network; to try the command",
     ),
     "tiny-lstm": Preset(
         "pydoc",
-        {"n_embd": 16, "n_hidden": 24, "weight_drop": 0.1, "activation_penalty": 1.0},
-        {
-            **_PLAIN_SGD,
-            **{"max_steps": 60, "batch_size": 8, "block_size": 16, "lr": 10.0, "grad_clip": 0.5},
-            **{"weight_decay": 0.0, "schedule": "constant", "average_fraction": 0.5},
-            **{"eval_every": 30, "eval_tokens": 2_000},
-        },
-        kind="lstm",
-        unit="word",
-        baseline=3,
+        dict(n_embd=16, n_hidden=24, weight_drop=0.1, activation_penalty=1.0),
+        dict(
+            max_steps=60, batch_size=8, block_size=16, order="stream",
+            optimizer="sgd", momentum=0.0, lr=10.0, schedule="constant", weight_decay=0.0, grad_clip=0.5,
+            average_fraction=0.5, eval_every=30, eval_tokens=2_000,
+        ),
+        kind="lstm", unit="word", baseline=3,
         about="the same for words, a recurrent model, and a state that is carried along",
     ),
     "cpu": Preset(
         "tinyshakespeare",
-        {**dict(zip(_SIZES, (128, 96, 4, 3), strict=True)), "activation": "relu2"},
-        {
-            **{"max_steps": 3_000, "batch_size": 8, "lr": 0.015, "warmup_steps": 20},
-            **{"optimizer": "muon", "schedule": "wsd", "decay_fraction": 1.0},
-            **{"min_lr_ratio": 0.02, "eval_every": 250},
-        },
+        dict(context_length=128, n_embd=96, n_layer=4, n_head=3, activation="relu2"),
+        dict(
+            max_steps=3_000, batch_size=8, optimizer="muon", lr=0.015, warmup_steps=20,
+            schedule="wsd", decay_fraction=1.0, min_lr_ratio=0.02, eval_every=250,
+        ),
         about="Tiny Shakespeare on a processor, in some minutes",
     ),
     "gpu": Preset(
         "tinyshakespeare",
-        {**dict(zip(_SIZES, (256, 384, 6, 6), strict=True)), "dropout": 0.3},
-        {
-            **{"max_steps": 4_000, "batch_size": 64, "lr": 2e-3, "warmup_steps": 100},
-            **{"optimizer": "muon", "min_lr_ratio": 0.01, "eval_every": 200, "log_every": 50},
-            **{"checkpoint_every": 1_000, "compile": True},
-        },
+        dict(context_length=256, n_embd=384, n_layer=6, n_head=6, dropout=0.3),
+        dict(
+            max_steps=4_000, batch_size=64, optimizer="muon", lr=2e-3, warmup_steps=100, min_lr_ratio=0.01,
+            eval_every=200, log_every=50, checkpoint_every=1_000, compile=True,
+        ),
         about="Tiny Shakespeare on a graphics processor",
     ),
     "ptb-lstm": Preset(
         "ptb",
         {},
-        {
-            # As Zaremba: a rate of 1 and a limit of 5 for gradients of the sum over 35 positions, 39 epochs.
-            **_PLAIN_SGD,
-            **{"max_steps": 40 * 1_327, "batch_size": 20, "block_size": 35, "lr": 35.0},
-            **{"min_lr_ratio": 0.0, "grad_clip": 5 / 35, "weight_decay": 0.0},
-            **{"eval_every": 4 * 1_327, "log_every": 200, "checkpoint_every": 4 * 1_327},
-        },
-        kind="zaremba-medium",
-        unit="word",
-        baseline=5,
+        dict(  # as Zaremba: a rate of 1 and a limit of 5 for gradients of the sum over 35 positions, 39 epochs
+            max_steps=40 * 1_327, batch_size=20, block_size=35, order="stream",
+            optimizer="sgd", momentum=0.0, lr=35.0, min_lr_ratio=0.0, weight_decay=0.0, grad_clip=5 / 35,
+            eval_every=4 * 1_327, log_every=200, checkpoint_every=4 * 1_327,
+        ),
+        kind="zaremba-medium", unit="word", baseline=5,
         about="words of Penn Treebank, the medium LSTM of Zaremba and others; a graphics processor",
     ),
     "ptb-awd-lstm": Preset(
         "ptb",
         {},
-        {
-            # As Merity, with twice the batch and a quarter of the epochs.
-            **_PLAIN_SGD,
-            **{"max_steps": 120 * 331, "batch_size": 40, "block_size": 70, "lr": 30.0},
-            **{"schedule": "constant", "average_fraction": 0.4, "grad_clip": 0.25},
-            **{"weight_decay": 1.2e-6, "eval_every": 10 * 331, "log_every": 200},
-            **{"checkpoint_every": 10 * 331},
-        },
-        kind="awd-lstm",
-        unit="word",
-        baseline=5,
+        dict(  # as Merity, with twice the batch and a quarter of the epochs
+            max_steps=120 * 331, batch_size=40, block_size=70, order="stream",
+            optimizer="sgd", momentum=0.0, lr=30.0, schedule="constant", weight_decay=1.2e-6, grad_clip=0.25,
+            average_fraction=0.4, eval_every=10 * 331, log_every=200, checkpoint_every=10 * 331,
+        ),
+        kind="awd-lstm", unit="word", baseline=5,
         about="the same words, the regularised LSTM of Merity and others; a graphics processor",
     ),
     "ptb-transformer": Preset(
         "ptb",
-        {**dict(zip(_SIZES, (128, 256, 6, 4), strict=True)), "tied": True, "dropout": 0.4},
-        {
-            **{"max_steps": 5_000, "batch_size": 64, "lr": 2e-3, "warmup_steps": 200},
-            **{"optimizer": "muon", "min_lr_ratio": 0.01, "eval_every": 250, "log_every": 50},
-            **{"checkpoint_every": 1_000, "compile": True},
-        },
-        unit="word",
-        baseline=5,
+        dict(context_length=128, n_embd=256, n_layer=6, n_head=4, tied=True, dropout=0.4),
+        dict(
+            max_steps=5_000, batch_size=64, optimizer="muon", lr=2e-3, warmup_steps=200, min_lr_ratio=0.01,
+            eval_every=250, log_every=50, checkpoint_every=1_000, compile=True,
+        ),
+        unit="word", baseline=5,
         about="the same words, a small Transformer; a graphics processor",
     ),
 }
+# fmt: on
 
 
 def run_preset(
@@ -1895,7 +1897,7 @@ def run_preset(
     if int(os.environ.get("RANK", 0)):
         return about_run(result, config)
     path = out / "record.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = read_json(path) if path.exists() else {}
     if not (found.get("finished") and result.resumed_from == result.steps):  # something was done
         found = about_run(result, config) | {"preset": name, "settings": dict(settings or {})}
         found["command"] += f" --preset {name} --seed {seed}"
@@ -1966,11 +1968,10 @@ def compare_with_ngrams(
         window = max(T, STREAM_WINDOW) if carry else T
         loss = evaluate(model, text, block_size=window, carry=carry)
         scores["scores"][name] = {"loss": loss, "perplexity": math.exp(loss)}
-        log_p = (
-            ngrams.log_prob(torch.tensor(text)[None])
-            if eos is None
-            else ngrams.sentence_log_prob(text)
-        )
+        if eos is None:
+            log_p = ngrams.log_prob(torch.tensor(text)[None])
+        else:
+            log_p = ngrams.sentence_log_prob(text)
         loss = -float(log_p.mean())
         scores["baseline"][name] = {"loss": loss, "perplexity": math.exp(loss)}
     start = torch.tensor([[eos or tokenizer.encode("\n")[0]]], device=model.device)
@@ -2043,6 +2044,7 @@ def device_name(device: torch.device) -> str:
 
 # %% ../nbs/08_training.ipynb #6721f441
 MAX_RECORD_BYTES = 8_000_000
+LSTM_FORMAT = "arbook-lstm"
 
 
 def save_model(model: LanguageModel, folder: str | Path) -> None:
@@ -2083,9 +2085,6 @@ def load_model(folder: str | Path) -> LanguageModel:
     return model.eval()
 
 
-LSTM_FORMAT = "arbook-lstm"
-
-
 def copy_record(out: str | Path, folder: str | Path) -> Path:
     """Copy the record of a finished preset to a folder of records, and return the path of the copy.
 
@@ -2093,7 +2092,7 @@ def copy_record(out: str | Path, folder: str | Path) -> Path:
     folder of the same name beside it.
     """
     out, folder = Path(out), Path(folder)
-    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    record = read_json(out / "record.json")
     if not record["finished"] or record["settings"]:
         raise ValueError(
             f"{out} holds a run that is not finished, or not with the settings of its preset"
@@ -2102,8 +2101,9 @@ def copy_record(out: str | Path, folder: str | Path) -> Path:
     words = (out / "tokenizer.json").read_bytes()
     folder.mkdir(parents=True, exist_ok=True)
     model = load_model(out / "model").to(torch.bfloat16)
+    headers = 10_000  # more than the configuration and the names of the tensors take
     if (
-        2 * sum(t.numel() for t in model.state_dict().values()) + len(words) + 10_000
+        2 * sum(t.numel() for t in model.state_dict().values()) + len(words) + headers
         <= MAX_RECORD_BYTES
     ):
         save_model(model, folder / name)
@@ -2192,12 +2192,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings=dict(map(as_setting, given.set)),
             record_to=given.record,
         )
-    except (
-        TrainingError,
-        TypeError,
-        ValueError,
-        OSError,
-    ) as error:  # the last: a full disk, a missing text
+    # an OSError is a full disk, or a missing text
+    except (TrainingError, TypeError, ValueError, OSError) as error:
         raise SystemExit(f"{parser.prog}: {error}") from error
     if int(os.environ.get("RANK", 0)) == 0:
         state = "done" if record["finished"] else "stopped; the same command goes on"

@@ -663,6 +663,21 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(fails, content, tmp
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
+def test_an_error_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), tokens.open_atomically(path) as file:
+        file.write(b"half of the ")
+        assert path.read_bytes() == b"old"
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+    with tokens.open_atomically(path) as file:
+        file.write(b"???")
+        file.seek(0)
+        file.write(b"new")
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
+
+
 def test_a_failed_save_leaves_the_old_tokenizer(tmp_path, monkeypatch):
     path = tmp_path / "tokenizer.json"
     old = CharTokenizer.train("abc")
