@@ -16,9 +16,11 @@ __all__ = ['Commands', 'COUNTED', 'COMMANDS', 'CommandError', 'run', 'explain', 
 # %% ../nbs/a3_cli.ipynb #7da5430e
 import argparse
 import csv
+import io
 import json
 import math
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,7 +64,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     given = parser.parse_args(arguments)
     try:
         given.run(given)
-        sys.stdout.flush()
+        print(end="", flush=True)  # unlike sys.stdout.flush(), also if somebody closed the output
     except BrokenPipeError:
         drop_output()
         return 141
@@ -220,7 +222,7 @@ def read_column(text: str, column: str | None = None, source: str = "the table")
     Parameters
     ----------
     text : str
-        Rows of cells between commas. The first row holds names, unless its last cell is a number.
+        Rows of cells between commas. The first row holds names, unless one of its cells is a number.
     column : str, optional
         The name of a column, or its number, counted from 1, where there are no names. The last one if left out.
     source : str
@@ -229,24 +231,26 @@ def read_column(text: str, column: str | None = None, source: str = "the table")
     Raises
     ------
     CommandError, ValueError
-        If there is no such column, a row lacks it, or a cell is not a finite number.
+        If there is no such column, or two of them, a row lacks it, or a cell is not a finite number.
     """
-    from arbook.data import _is_number, _parse_cell  # its rules for cells
+    from arbook.data import csv_rows, is_number, parse_number
 
-    rows = [(line, row) for line, row in enumerate(csv.reader(text.splitlines()), 1) if row]
+    text = text.removeprefix("\ufeff")  # with which some spreadsheets begin
+    rows = csv_rows(io.StringIO(text, newline=""), source)
     if not rows:
         raise CommandError(f"{source} is empty")
     first = rows[0][1]
-    named = not _is_number(first[-1])
+    named = not any(map(is_number, first))
     names = first if named else [str(i) for i in range(1, len(first) + 1)]
     column = names[-1] if column is None else column
-    if column not in names:
-        raise CommandError(f"{source} has no column {column!r}; it has {', '.join(names)}")
+    if names.count(column) != 1:
+        found = "two columns" if column in names else "no column"
+        raise CommandError(f"{source} has {found} {column!r}; it has {', '.join(names)}")
     at = names.index(column)
     for line, row in rows:
         if len(row) != len(names):
             raise CommandError(f"{source}, line {line}: {len(row)} cells instead of {len(names)}")
-    return [_parse_cell(row[at], source, line, column) for line, row in rows[named:]]
+    return [parse_number(row[at], source, line, column) for line, row in rows[named:]]
 
 # %% ../nbs/a3_cli.ipynb #c22db44c
 def add_forecast(commands: Commands) -> None:
@@ -433,8 +437,10 @@ def add_model(parser: argparse.ArgumentParser, default: str, device: str = "auto
 def model_name(text: str) -> str:
     """Return the argument of `--model`, after a look at the order of n-grams."""
     kind, _, order = text.partition(":")
-    if kind in COUNTED and not (order.isdecimal() and int(order)):
-        raise argparse.ArgumentTypeError(f"an order is missing in {text!r}: write {kind}:6")
+    if kind in COUNTED and not re.fullmatch("[1-9][0-9]?", order):
+        raise argparse.ArgumentTypeError(
+            f"an order from 1 to 99 is missing in {text!r}: write {kind}:6"
+        )
     return text
 
 
@@ -493,7 +499,7 @@ def load_folder(folder: Path) -> "tuple[LanguageModel, Tokenizer]":
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     inner = folder / "model" if (folder / "model").is_dir() else folder
     from_hub = read_json(inner / CHECKPOINT_FILES[0]).get("model_type") == "gpt2"
-    model = GPT.from_pretrained(inner) if from_hub else load_model(inner)
+    model = GPT.from_pretrained(inner) if from_hub else load_model(inner).float()
     if tokenizer.vocab_size > model.vocab_size:
         sizes = f"{tokenizer.vocab_size} tokens, the model {model.vocab_size}"
         raise CommandError(f"{folder}: the tokenizer has {sizes}; they do not belong together")

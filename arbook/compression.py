@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['WINDOW', 'NARROW', 'GRID', 'OCTAVES', 'START', 'ALIGNMENT', 'Progress', 'CHUNK', 'STREAM_BYTES', 'MOST_STREAMS',
            'MAGIC', 'BLOCK', 'DEVICES', 'KERNELS', 'SUFFIX', 'ArithmeticEncoder', 'carry', 'ArithmeticDecoder',
-           'weight_table', 'as_weights', 'repeatable', 'aligned', 'reads_exactly', 'ByteReader', 'as_table',
-           'from_table', 'rows_and_logits', 'encode_bytes', 'decode_bytes', 'byte_bits', 'as_content', 'as_byte_model',
-           'choose_streams', 'model_identity', 'feed', 'ArchiveError', 'DamagedArchiveError', 'WrongModelError',
-           'DisagreementError', 'Archive', 'varint', 'read_varint', 'unpack_archives', 'environment',
+           'weight_table', 'as_weights', 'ByteAdapter', 'repeatable', 'aligned', 'reads_exactly', 'ByteReader',
+           'as_table', 'from_table', 'rows_and_logits', 'encode_bytes', 'decode_bytes', 'byte_bits', 'as_content',
+           'as_byte_model', 'choose_streams', 'model_identity', 'feed', 'ArchiveError', 'DamagedArchiveError',
+           'WrongModelError', 'DisagreementError', 'Archive', 'varint', 'read_varint', 'unpack_archives', 'environment',
            'describe_environment', 'compress', 'compress_blocks', 'decompress', 'decompress_archive', 'Counts',
-           'promote', 'GrowingCounts', 'tally_discounts', 'AdaptiveNGram', 'ByteAdapter', 'compress_file',
-           'decompress_file', 'check_free', 'archive_info']
+           'promote', 'GrowingCounts', 'tally_discounts', 'AdaptiveNGram', 'compress_file', 'decompress_file',
+           'check_free', 'archive_info']
 
 # %% ../nbs/11_compression.ipynb #73a7c068
 import hashlib
@@ -48,7 +48,7 @@ class ArithmeticEncoder:
     >>> encoder = ArithmeticEncoder()
     >>> encoder.encode([0, 3], [3, 1], [4, 4])  # the first of two symbols, then the second; weights 3 and 1
     >>> encoder.finish().hex()
-    'a0'
+    '90'
     """
 
     def __init__(self):
@@ -176,7 +176,7 @@ def as_weights(logits: Tensor) -> np.ndarray:
     ValueError
         If the largest logit of a row is not a finite number.
     """
-    values = logits.detach().double().cpu().numpy()
+    values = logits.detach().cpu().double().numpy()  # not every device knows float64
     top = values.max(axis=-1, keepdims=True)  # nan, if one is
     if not np.isfinite(top).all():
         raise ValueError(
@@ -185,6 +185,95 @@ def as_weights(logits: Tensor) -> np.ndarray:
         )
     steps = np.rint((top - values) * (GRID / math.log(2)))
     return weight_table()[np.minimum(steps, OCTAVES * GRID).astype(np.int64)]
+
+# %% ../nbs/11_compression.ipynb #d416fb9d
+class ByteAdapter(LanguageModel):
+    """Makes a model whose tokens are single bytes into a model of all 256 bytes. (S97)
+
+    Parameters
+    ----------
+    model : LanguageModel
+    alphabet : sequence, length V
+        For each of its tokens the byte that it stands for, or None. Tokens with None are left out.
+    escape : float
+        The probability of all other bytes together, between 0 and 1. For the model they look like its first token.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `alphabet` does not fit the model, or has a byte twice, or none.
+
+    Examples
+    --------
+    >>> chars = NGramLM(1, vocab_size=2).fit([0, 1, 0, 1])
+    >>> model = ByteAdapter(chars, b"no")
+    >>> decompress(compress(b"no \\xff", model), model)
+    b'no \\xff'
+    """
+
+    def __init__(
+        self, model: LanguageModel, alphabet: Sequence[int | None], *, escape: float = 2**-16
+    ):
+        super().__init__()
+        if not isinstance(model, LanguageModel):
+            raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+        if len(alphabet) != model.vocab_size:
+            raise ValueError(
+                f"alphabet must name a byte or None for each of the {model.vocab_size} tokens, got {len(alphabet)}"
+            )
+        ids = [i for i, byte in enumerate(alphabet) if byte is not None]
+        known = [as_count(alphabet[i], f"alphabet[{i}]", minimum=0) for i in ids]
+        if not known or max(known) > 255 or len(set(known)) < len(known):
+            raise ValueError("alphabet must hold different bytes, from 0 to 255, and at least one")
+        self.model, self.vocab_size, self.context_length = model, 256, model.context_length
+        self.escape = as_number(escape, "escape", above=0, below=1)
+        token_of = torch.full((256,), ids[0])
+        token_of[known] = torch.tensor(ids)
+        self.register_buffer("token_of", token_of)  # (256,)
+        self.register_buffer("tokens", torch.tensor(ids))  # (n,)
+        self.register_buffer("known", torch.tensor(known))  # (n,)
+
+    @classmethod
+    def from_tokenizer(cls, model: LanguageModel, tokenizer: CharTokenizer, **options: Any) -> Self:
+        """Build an adapter for a model of characters; those outside ASCII are left out."""
+        if not isinstance(tokenizer, CharTokenizer):
+            raise TypeError(f"tokenizer must be a CharTokenizer, got {type(tokenizer).__name__}")
+        codes = [(token or "").encode() for token in tokenizer.vocab.tokens]
+        return cls(model, [code[0] if len(code) == 1 else None for code in codes], **options)
+
+    @property
+    def exact_chunks(self) -> bool:
+        """Whether chunks are exact in the model that is adapted."""
+        return reads_exactly(self.model)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the model that is adapted learns while it reads."""
+        return getattr(self.model, "learns", False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Score the next byte at every position: (B, T) -> (B, T, 256)."""
+        return self._adapt(self.model(self.token_of[as_token_ids(ids, 256)]))
+
+    def init_state(self, batch_size: int) -> Any:
+        """Return the empty state of the model."""
+        return self.model.init_state(batch_size)
+
+    def step(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read t more bytes: (B, t) -> logits (B, t, 256), and the model's new state."""
+        logits, state = self.model.step(self.token_of[as_token_ids(ids, 256)], state)
+        return self._adapt(logits), state
+
+    def _adapt(self, logits: Tensor) -> Tensor:
+        """Rearrange logits (B, t, V) as log-probabilities of bytes (B, t, 256)."""
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        log_p = logits[..., self.tokens].log_softmax(-1, dtype=precise)  # (B, t, n)
+        n_unknown = 256 - len(self.known)
+        rest, share = 0.0, 0.0
+        if n_unknown:
+            rest, share = math.log(self.escape / n_unknown), math.log1p(-self.escape)
+        found = log_p.new_full((*log_p.shape[:-1], 256), rest)
+        return found.index_copy_(-1, self.known, log_p + share)
 
 # %% ../nbs/11_compression.ipynb #9c11fc19
 START = 10  # every text begins after a line feed
@@ -368,9 +457,9 @@ def byte_bits(content: bytes, model: LanguageModel, *, streams: int | None = Non
     table, found = as_table(content, n_streams), []
     with repeatable(model):
         for rows, logits in rows_and_logits(model, table) if content else ():
-            chosen = torch.as_tensor(rows, device=logits.device)[..., None]
-            log_p = logits.double().log_softmax(-1).gather(-1, chosen)[..., 0]  # (t, B)
-            found.append(-log_p.cpu().numpy() / math.log(2))
+            chosen = torch.from_numpy(rows)[..., None]
+            log_p = logits.cpu().double().log_softmax(-1).gather(-1, chosen)[..., 0]  # (t, B)
+            found.append(-log_p.numpy() / math.log(2))
     bits = np.concatenate([np.zeros((0, n_streams)), *found])  # (L, B)
     sizes = [len(part) for part in np.array_split(np.empty(len(content), bool), n_streams)]
     return np.concatenate([bits[:size, b] for b, size in enumerate(sizes)])
@@ -422,7 +511,7 @@ def model_identity(model: LanguageModel) -> str:
     Raises
     ------
     TypeError
-        If a public attribute is something of which the content cannot be told, naming it.
+        If a public attribute is something of which the content cannot be told, or weights are packed; it is named.
     """
     digest = hashlib.sha256()
     internal = vars(nn.Module()).keys()
@@ -439,6 +528,8 @@ def model_identity(model: LanguageModel) -> str:
 def feed(digest: Any, value: Any, name: str) -> None:
     """Add a value to a digest, or raise TypeError."""
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise TypeError(f"model has packed weights, {name}: take the model as it was before")
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
         digest.update(flat.view(torch.uint8).numpy() if value.numel() else b"")
@@ -481,9 +572,8 @@ class DisagreementError(ArchiveError):
 
 MAGIC = b"ARB\x01"
 BLOCK = 1 << 24  # bytes of data in one archive
-_HEAD = struct.Struct(
-    "<4sI6s3sI"
-)  # magic, checksum of the rest, model, environment, checksum of the data
+# Magic, checksum of the rest, model, environment, checksum of the data.
+_HEAD = struct.Struct("<4sI6s3sI")
 
 
 class Archive(NamedTuple):
@@ -803,7 +893,7 @@ class AdaptiveNGram(LanguageModel):
     --------
     >>> model = AdaptiveNGram(order=2, vocab_size=2)
     >>> model(torch.tensor([[0, 0, 0, 0]])).exp()[0, :, 0]
-    tensor([0.7500, 0.8125, 0.9062, 0.9375], dtype=torch.float64)
+    tensor([0.7500, 0.8750, 0.8750, 0.8750], dtype=torch.float64)
     """
 
     exact_chunks = True
@@ -839,95 +929,6 @@ class AdaptiveNGram(LanguageModel):
                 counts.add(token)
                 p[b, t] = counts.probabilities()
         return torch.from_numpy(np.log(p)).to(ids.device), state
-
-# %% ../nbs/11_compression.ipynb #e6c86f41
-class ByteAdapter(LanguageModel):
-    """Makes a model whose tokens are single bytes into a model of all 256 bytes. (S97)
-
-    Parameters
-    ----------
-    model : LanguageModel
-    alphabet : sequence, length V
-        For each of its tokens the byte that it stands for, or None. Tokens with None are left out.
-    escape : float
-        The probability of all other bytes together, between 0 and 1. For the model they look like its first token.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `alphabet` does not fit the model, or has a byte twice, or none.
-
-    Examples
-    --------
-    >>> chars = NGramLM(1, vocab_size=2).fit([0, 1, 0, 1])
-    >>> model = ByteAdapter(chars, b"no")
-    >>> decompress(compress(b"no \\xff", model), model)
-    b'no \\xff'
-    """
-
-    def __init__(
-        self, model: LanguageModel, alphabet: Sequence[int | None], *, escape: float = 2**-16
-    ):
-        super().__init__()
-        if not isinstance(model, LanguageModel):
-            raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")
-        if len(alphabet) != model.vocab_size:
-            raise ValueError(
-                f"alphabet must name a byte or None for each of the {model.vocab_size} tokens, got {len(alphabet)}"
-            )
-        ids = [i for i, byte in enumerate(alphabet) if byte is not None]
-        known = [as_count(alphabet[i], f"alphabet[{i}]", minimum=0) for i in ids]
-        if not known or max(known) > 255 or len(set(known)) < len(known):
-            raise ValueError("alphabet must hold different bytes, from 0 to 255, and at least one")
-        self.model, self.vocab_size, self.context_length = model, 256, model.context_length
-        self.escape = as_number(escape, "escape", above=0, below=1)
-        token_of = torch.full((256,), ids[0])
-        token_of[known] = torch.tensor(ids)
-        self.register_buffer("token_of", token_of)  # (256,)
-        self.register_buffer("tokens", torch.tensor(ids))  # (n,)
-        self.register_buffer("known", torch.tensor(known))  # (n,)
-
-    @classmethod
-    def from_tokenizer(cls, model: LanguageModel, tokenizer: CharTokenizer, **options: Any) -> Self:
-        """Build an adapter for a model of characters; those outside ASCII are left out."""
-        if not isinstance(tokenizer, CharTokenizer):
-            raise TypeError(f"tokenizer must be a CharTokenizer, got {type(tokenizer).__name__}")
-        codes = [(token or "").encode() for token in tokenizer.vocab.tokens]
-        return cls(model, [code[0] if len(code) == 1 else None for code in codes], **options)
-
-    @property
-    def exact_chunks(self) -> bool:
-        """Whether chunks are exact in the model that is adapted."""
-        return reads_exactly(self.model)
-
-    @property
-    def learns(self) -> bool:
-        """Whether the model that is adapted learns while it reads."""
-        return getattr(self.model, "learns", False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Score the next byte at every position: (B, T) -> (B, T, 256)."""
-        return self._adapt(self.model(self.token_of[as_token_ids(ids, 256)]))
-
-    def init_state(self, batch_size: int) -> Any:
-        """Return the empty state of the model."""
-        return self.model.init_state(batch_size)
-
-    def step(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Read t more bytes: (B, t) -> logits (B, t, 256), and the model's new state."""
-        logits, state = self.model.step(self.token_of[as_token_ids(ids, 256)], state)
-        return self._adapt(logits), state
-
-    def _adapt(self, logits: Tensor) -> Tensor:
-        """Rearrange logits (B, t, V) as log-probabilities of bytes (B, t, 256)."""
-        log_p = logits[..., self.tokens].double().log_softmax(-1)
-        n_unknown = 256 - len(self.known)
-        if not n_unknown:
-            all_known = log_p.new_empty(*log_p.shape[:-1], 256)
-            return all_known.index_copy_(-1, self.known, log_p).to(logits.dtype)
-        rest = log_p.new_full((*log_p.shape[:-1], 256), math.log(self.escape / n_unknown))
-        log_p = log_p + math.log1p(-self.escape)
-        return rest.index_copy_(-1, self.known, log_p).to(logits.dtype)
 
 # %% ../nbs/11_compression.ipynb #0dcacadf
 SUFFIX = ".arb"

@@ -1,7 +1,8 @@
 """Sizes and speed of `arbook.compression` against gzip, bzip2, xz and, where they are installed, zstd and brotli.
 
 Run it with `make bench`, or `python -m bench.compression`. It takes some minutes. The figures are printed and written
-to `runs/bench_compression.json`. It needs Tiny Shakespeare and Penn Treebank (see `arbook.data`).
+to `runs/bench_compression.json`, which the eleventh chapter shows. It needs Tiny Shakespeare and Penn Treebank (see
+`arbook.data`). `--quick` tries it in seconds, also with `--texts pydoc`, which is always here.
 """
 
 import argparse
@@ -9,24 +10,29 @@ import bz2
 import gzip
 import lzma
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-import torch
 from arbook import data
-from arbook.compression import AdaptiveNGram, byte_bits, compress, decompress
+from arbook.compression import AdaptiveNGram, ByteAdapter, byte_bits, compress, decompress
 from arbook.ngram import NGramLM
-from arbook.training import TrainConfig, train
-from arbook.transformer import GPT, GPTConfig
+from arbook.objective import LanguageModel
+from arbook.training import recorded_model
 
 from bench._record import ROOT, provenance, write
 
 RECORD = ROOT / "runs" / "bench_compression.json"
 ORDER = 6
+NETWORK = "train_cpu_seed0"
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
 NOTE = (
-    "times are medians of the repeats; models have read the training part of the same text, the adaptive one nothing; "
-    "sizes do not count models"
+    "times of the programs are medians of the repeats, those of the models are of one run, on one thread; models have "
+    "read the training part of the same text, the adaptive one nothing; sizes do not count models, which stand beside "
+    "them as `xz -0` stores them; the Transformer is the recorded run " + NETWORK
 )
 
 
@@ -65,15 +71,27 @@ def programs() -> dict[str, tuple[Callable, Callable]]:
     return found
 
 
-def small_gpt(train_ids: np.ndarray, steps: int) -> GPT:
-    """A Transformer of bytes, trained for a minute or so."""
-    config = GPTConfig.modern(256, context_length=128, n_embd=96, n_layer=3, n_head=4)
-    model = GPT(config, generator=torch.Generator().manual_seed(0))
-    plan = TrainConfig(
-        steps, lr=1e-2, warmup_steps=20, optimizer="muon", device="cpu", progress=False
-    )
-    train(model, train_ids, None, plan)
-    return model.eval()
+def stored_size(files: Iterable[Path]) -> int:
+    """Return what the files of a model take, each compressed by `xz -0`."""
+    return sum(len(lzma.compress(file.read_bytes(), preset=0)) for file in files)
+
+
+def models_for(parts: data.Splits, n_train: int | None) -> dict[str, tuple[LanguageModel, int]]:
+    """Return models that have read the training part of a text, or nothing, each with its stored size."""
+    train_ids = np.frombuffer(parts.train.encode()[:n_train], dtype=np.uint8).astype(np.int64)
+    ngram = NGramLM(ORDER, vocab_size=256).fit(train_ids)
+    with tempfile.TemporaryDirectory() as folder:
+        ngram.save(Path(folder) / "model")
+        counted = stored_size(Path(folder).iterdir())
+    found = {
+        f"n-grams, order {ORDER}": (ngram, counted),
+        f"adaptive n-grams, order {ORDER}": (AdaptiveNGram(ORDER), 0),
+    }
+    if parts.name == data.record(f"runs/{NETWORK}.json")["corpus"]:
+        files = (data.recorded_file(f"runs/{NETWORK}/{name}") for name in FILES)
+        network = ByteAdapter.from_tokenizer(*recorded_model(NETWORK))
+        found["Transformer"] = (network, stored_size(files))
+    return found
 
 
 def case(name: str, content: bytes, write_it: Callable, read_it: Callable, repeats: int) -> dict:
@@ -91,28 +109,15 @@ def case(name: str, content: bytes, write_it: Callable, read_it: Callable, repea
     }
 
 
-def corpus(name: str, repeats: int, steps: int) -> dict:
-    """Compress the held-out part of a text in every way."""
+def corpus(name: str, repeats: int, n_bytes: int | None = None, n_train: int | None = None) -> dict:
+    """Compress the held-out part of a text, or its first bytes, in every way."""
     parts = data.splits(name)
-    content = (parts.test or parts.valid).encode()
-    train_ids = np.frombuffer(parts.train.encode(), dtype=np.uint8).astype(np.int64)
+    content = (parts.test or parts.valid).encode()[:n_bytes]
     cases = [case(program, content, *ways, repeats) for program, ways in programs().items()]
-    models = {
-        f"n-grams, order {ORDER}": (NGramLM(ORDER, vocab_size=256).fit(train_ids), None),
-        f"adaptive n-grams, order {ORDER}": (AdaptiveNGram(ORDER), None),
-    }
-    if steps:
-        models["Transformer"] = (small_gpt(train_ids, steps), 128)
-    for label, (model, streams) in models.items():
-        found = case(
-            label,
-            content,
-            lambda x, m=model, s=streams: compress(x, m, streams=s),
-            lambda blob, m=model: decompress(blob, m),
-            1,
-        )
-        found["own_bytes"] = float(byte_bits(content, model, streams=streams).sum() / 8)
-        cases.append(found)
+    for label, (model, stored) in models_for(parts, n_train).items():
+        ways = (partial(compress, model=model), partial(decompress, model=model))
+        own = float(byte_bits(content, model).sum() / 8)
+        cases.append(case(label, content, *ways, 1) | {"own_bytes": own, "model_bytes": stored})
     return {"text": name, "bytes": len(content), "cases": cases}
 
 
@@ -121,33 +126,37 @@ def report(record: dict) -> str:
     for text in record["texts"]:
         lines.append(f"\n{text['text']}, held-out part: {text['bytes']:,} bytes")
         lines.append(
-            f"{'':28}{'bytes':>10}{'bits/byte':>11}{'own -log2 p':>13}{'write kB/s':>12}{'read kB/s':>12}"
+            f"{'':28}{'bytes':>10}{'bits/byte':>11}{'own -log2 p':>13}{'model':>12}{'write kB/s':>12}{'read kB/s':>11}"
         )
         for found in sorted(text["cases"], key=lambda found: -found["size"]):
-            own = f"{found['own_bytes']:,.0f}" if "own_bytes" in found else ""
+            own, model = (
+                f"{found[key]:,.0f}" if key in found else "" for key in ("own_bytes", "model_bytes")
+            )
             lines.append(
-                f"{found['name']:28}{found['size']:>10,}{found['bits_per_byte']:>11.3f}{own:>13}"
-                f"{found['write_kb_per_s']:>12,.0f}{found['read_kb_per_s']:>12,.0f}"
+                f"{found['name']:28}{found['size']:>10,}{found['bits_per_byte']:>11.3f}{own:>13}{model:>12}"
+                f"{found['write_kb_per_s']:>12,.0f}{found['read_kb_per_s']:>11,.0f}"
             )
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--repeats", type=int, default=3, help="how often to time the programs (default 3)"
     )
-    parser.add_argument(
-        "--steps", type=int, default=500, help="training steps of the Transformer; 0 leaves it out"
-    )
     parser.add_argument("--texts", nargs="+", default=["tinyshakespeare", "ptb"])
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--quick", action="store_true", help="few bytes, and no record: to try the script"
+    )
+    given = parser.parse_args(arguments)
+    limits = {"n_bytes": 2_000, "n_train": 20_000} if given.quick else {}
     record = {
         "provenance": provenance("compression", ["numpy", "torch"], NOTE),
-        "texts": [corpus(name, arguments.repeats, arguments.steps) for name in arguments.texts],
+        "texts": [corpus(name, given.repeats, **limits) for name in given.texts],
     }
     print(report(record))
-    write(RECORD, record)
+    if not given.quick:
+        write(RECORD, record)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,15 @@ def shell(monkeypatch, capsysbinary, tmp_path) -> Shell:
     return Shell(monkeypatch, capsysbinary)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models as small as those here only wait for a second thread, and long where other programs run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A character model that `arbook train` has written."""
@@ -133,6 +143,7 @@ def test_the_version_is_that_of_the_library(shell):
         ["data", "pydoc", "--print", "middle"],
         ["perplexity", "--model", "ngram"],
         ["perplexity", "--model", "ngram:0"],
+        ["perplexity", "--model", "ngram:100"],  # would take hours and all memory
         ["perplexity", "--model", "adaptive:x"],
         ["perplexity", "--train", "pydoc"],
         ["sample", "--model", "some/folder", "--train", "pydoc"],
@@ -335,9 +346,19 @@ def test_columns_go_by_name_by_number_or_are_the_last(shell):
     assert cli.read_column("1,5\n2,6\n") == [5, 6]
     assert cli.read_column("1,5\n2,6\n", "1") == [1, 2]
     assert cli.read_column("x\r\n1e3\r\n-2\r\n") == [1000, -2]
+    assert cli.read_column('a,b\n"1\n\u2028",3\n') == [3]  # a cell may hold line ends
     Path("t.csv").write_text(table)
     arguments = ["t.csv", "--column", "low", "--order", 1, "--horizon", 1, "--json"]
     assert shell("forecast", *arguments).records[0]["forecast"] == pytest.approx([8])
+
+
+def test_a_first_row_with_a_number_is_no_header_and_a_mark_of_byte_order_no_cell():
+    """Else the first value would be missing from the series."""
+    assert cli.read_column("\ufeff1\n2\n4\n") == [1, 2, 4]
+    assert cli.read_column("\ufeffa,b\n1,2\n", "a") == [1]
+    assert cli.read_column("1,low\n2,high\n", "1") == [1, 2]
+    with pytest.raises(ValueError, match="line 1, column '2': 'total' is not a finite number"):
+        cli.read_column("2019,total\n1,2\n")
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
@@ -355,6 +376,8 @@ def test_numbers_are_read_exactly(values):
         (b"x\n1\nnan\n", ["'nan'", "not a finite number"]),
         (b"x\n1\n1_000\n", ["'1_000'"]),
         (b"a,b\n1,2\n3\n", ["line 3", "1 cells instead of 2"]),
+        (b"x,x\n1,2\n", ["standard input has two columns 'x'"]),
+        (b"x\n" + b"1" * 200_000, ["standard input is not a CSV file", "field larger"]),
         (b"1\n2\n", ["z must have at least 7 values"]),
         (b"\xff\xfe1\n", ["standard input is not a text in UTF-8", "byte 0"]),
     ],
@@ -769,6 +792,22 @@ def test_any_model_of_bytes_or_characters_can_compress(shell, trained):
         assert shell("decompress", "a.txt.arb", "-o", "-", "--model", *model).code == 0
         assert shell.out == "The rosé.\n"
         shell("decompress", "a.txt.arb", "-o", "-").fails("a.txt.arb was written with the model")
+
+
+def test_a_recorded_run_is_a_model(shell):
+    """Its weights are kept in bfloat16; commands compute with more."""
+    if not (ROOT / "runs" / "train_cpu_seed0").is_dir():
+        unavailable("this is no checkout with recorded runs")
+    text = "\nROMEO:\nTo be, or not to be?\n"
+    Path("a.txt").write_text(text)
+    arguments = ["a.txt", "--model", ROOT / "runs" / "train_cpu_seed0", "--json"]
+    (found,) = shell("perplexity", *arguments).records
+    model, tokenizer = training.recorded_model("train_cpu_seed0")
+    expected = score(model, tokenizer.encode(text), start_id=tokenizer.encode("\n")[0])
+    assert found["nats"] == pytest.approx(expected.nll, rel=1e-6)
+    (sizes,) = shell("compress", *arguments).records
+    assert 8 * (sizes["archive_bytes"] - 32) < found["nats"] / math.log(2) < 3 * len(text)
+    assert shell("decompress", "a.txt.arb", "-o", "-", *arguments[1:3]).out == text
 
 
 @given(st.data())

