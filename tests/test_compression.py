@@ -1,7 +1,6 @@
 """Compression: exact references for the coder, lossless on everything, sizes that are losses, and every named error."""
 
 import copy
-import doctest
 import lzma
 import math
 import os
@@ -853,11 +852,6 @@ def test_missing_files_and_odd_names_are_refused(tmp_path):
     for name in ("archive.bin", ".arb"):
         with pytest.raises(ValueError, match="must end in .arb"):
             cp.decompress_file(tmp_path / name, FAST)
-
-
-def test_the_examples_of_the_docstrings_are_true():
-    found = doctest.testmod(cp)
-    assert found.failed == 0 and found.attempted >= 6
 
 
 # --- the measurement --------------------------------------------------------------------------------------------------

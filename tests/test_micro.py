@@ -1,6 +1,5 @@
 """The engine: gradients against differences, PyTorch and exact answers; optimisers step by step; every error."""
 
-import doctest
 import gc
 
 import numpy as np
@@ -696,8 +695,3 @@ def test_a_language_model_learns_a_source_to_its_entropy_and_follows_pytorch():
     final = loss_of([p.detach() for p in ours], windows).item()
     unigram = -(source.stationary * np.log(source.stationary)).sum()
     assert source.entropy_rate - 0.02 < final < source.entropy_rate + 0.05 < unigram
-
-
-def test_the_examples_in_the_docstrings_are_right():
-    result = doctest.testmod(micro)
-    assert result.attempted > 5 and result.failed == 0
