@@ -990,7 +990,7 @@ def should_average(valid_losses: Sequence[float], patience: int = 5) -> bool:
 
     Examples
     --------
-    >>> should_average([3.0, 2.0, 2.1, 2.2], patience=2), should_average([3.0, 2.0, 2.1], patience=2)
+    >>> should_average([2.0, 3.0, 2.1, 2.2], patience=2), should_average([3.0, 2.0, 2.1, 2.2], patience=2)
     (True, False)
     """
     n, losses = as_count(patience, "patience"), [float(loss) for loss in valid_losses]
