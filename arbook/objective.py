@@ -769,7 +769,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             score = logits.gather(1, target)
             top = logits.amax(1, keepdim=True)
             total_exp = logits.sub_(top).exp_().sum(1, keepdim=True)  # (n, 1)
-            total += (total_exp.log() + top - score)[:, 0].where(keep, 0).sum()
+            # Not +=, after which PyTorch 2.11 compiles a backward pass that returns zeros.
+            total = total + (total_exp.log() + top - score)[:, 0].where(keep, 0).sum()
             if any(ctx.needs_input_grad):
                 logits.div_(total_exp)  # now the probabilities
                 logits.scatter_add_(1, target, logits.new_full(target.shape, -1))
