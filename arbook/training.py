@@ -14,8 +14,8 @@ __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', '
            'TrainingError', 'Team', 'choose_device', 'join_team', 'TrainResult', 'train', 'shard', 'without_exchange',
            'check_block_size', 'fingerprint', 'seed_dropout', 'memory_errors', 'as_line', 'ancestral_sample', 'Preset',
            'run_preset', 'mark_ends', 'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run',
-           'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'recorded_model', 'read_records',
-           'loss_band', 'main', 'as_setting']
+           'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'recorded_files',
+           'recorded_model', 'read_records', 'loss_band', 'main', 'as_setting']
 
 # %% ../nbs/08_training.ipynb #6b0f6e94
 import argparse
@@ -2112,6 +2112,12 @@ def copy_record(out: str | Path, folder: str | Path) -> Path:
     return folder / f"{name}.json"
 
 
+def recorded_files(name: str) -> list[Path]:
+    """Return where configuration, weights and tokenizer of a recorded run lie; see `data.recorded_file`."""
+    files = (*CHECKPOINT_FILES, "tokenizer.json")
+    return [data.recorded_file(f"runs/{name}/{file}") for file in files]
+
+
 def recorded_model(name: str) -> tuple[LanguageModel, Tokenizer]:
     """Return the model that a recorded run trained, and its tokenizer.
 
@@ -2131,9 +2137,8 @@ def recorded_model(name: str) -> tuple[LanguageModel, Tokenizer]:
     DataNotFoundError
         If the weights of this run are neither in this checkout nor in the book's repository.
     """
-    files = (*CHECKPOINT_FILES, "tokenizer.json")
-    paths = [data.recorded_file(f"runs/{name}/{file}") for file in files]
-    return load_model(paths[0].parent).float(), Tokenizer.load(paths[-1])
+    config, _, words = recorded_files(name)
+    return load_model(config.parent).float(), Tokenizer.load(words)
 
 # %% ../nbs/08_training.ipynb #aed6205a
 def read_records(folder: str | Path) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -21,14 +21,13 @@ from arbook import data
 from arbook.compression import AdaptiveNGram, ByteAdapter, byte_bits, compress, decompress
 from arbook.ngram import NGramLM
 from arbook.objective import LanguageModel
-from arbook.training import recorded_model
+from arbook.training import recorded_files, recorded_model
 
 from bench._record import ROOT, provenance, write
 
 RECORD = ROOT / "runs" / "bench_compression.json"
 ORDER = 6
 NETWORK = "train_cpu_seed0"
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
 NOTE = (
     "times of the programs are medians of the repeats, those of the models are of one run, on one thread; models have "
     "read the training part of the same text, the adaptive one nothing; sizes do not count models, which stand beside "
@@ -88,9 +87,8 @@ def models_for(parts: data.Splits, n_train: int | None) -> dict[str, tuple[Langu
         f"adaptive n-grams, order {ORDER}": (AdaptiveNGram(ORDER), 0),
     }
     if parts.name == data.record(f"runs/{NETWORK}.json")["corpus"]:
-        files = (data.recorded_file(f"runs/{NETWORK}/{name}") for name in FILES)
         network = ByteAdapter.from_tokenizer(*recorded_model(NETWORK))
-        found["Transformer"] = (network, stored_size(files))
+        found["Transformer"] = (network, stored_size(recorded_files(NETWORK)))
     return found
 
 
