@@ -35,6 +35,8 @@ help:  ## list the commands
 
 # The stamp is written last: an interrupted installation or a failed build never looks finished.
 $(VENV)/.installed: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "arbook needs Python 3.11 or newer, this is " \
+	  + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
 	@$(PYTHON) _ext/install.py $(VENV)
 	@touch $@
 

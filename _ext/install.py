@@ -3,7 +3,7 @@
     python3 _ext/install.py .venv
 
 pip's own words go to .venv/install.log. An installation that broke off goes on where it stopped: what has been
-downloaded stays in pip's cache. Needs nothing but Python, and runs on old ones to say that they are too old.
+downloaded stays in pip's cache. Needs nothing but Python.
 """
 
 import os
@@ -17,9 +17,8 @@ import time
 # PyPI's PyTorch for Linux on x86-64 is the one for CUDA; everywhere else it is the small one for the processor alone.
 CUDA = platform.system() == "Linux" and platform.machine() in ("x86_64", "AMD64")
 GIGABYTES = 7.5 if CUDA else 2.5
-ABOUT = """The book's packages go into {folder}: some 150 from the Python package index, {gigabytes:g} GB on the disk at most, \
-most of it PyTorch.
-That takes 2 to 20 minutes, as the network is. What pip says is in {log}."""
+ABOUT = """The book's packages go into {folder}: some 200 from the Python package index, up to {gigabytes:g} GB on the
+disk, most of it PyTorch. That takes 2 to 20 minutes, as the network is. What pip says is in {log}."""
 STEPS = (
     ("PyTorch", ["torch"]),
     ("the other packages", ["--editable", ".[book,test]"]),
@@ -69,7 +68,7 @@ def follow(lines, log, start, say, pause=PAUSE):
         if line.startswith("Installing collected packages: "):
             say("  {}  putting {} packages in place".format(clock(start), line.count(",") + 1))
         elif packages and time.monotonic() - last > pause:
-            say("  {}  packages: {}, downloaded: {:,.0f} MB".format(clock(start), packages, size))
+            say(f"  {clock(start)}  packages: {packages}, downloaded: {size:,.0f} MB")
             last = time.monotonic()
 
 
@@ -79,7 +78,7 @@ def explain(path):
         lines = [line.rstrip() for line in log if line.strip() and not line.startswith("WARNING")]
     text = "\n".join(lines)
     hints = [hint for pattern, hint in HINTS if re.search(pattern, text)]
-    return "\n".join(lines[-12:] + ["", *hints[:1], "All that pip said is in {}.".format(path)])
+    return "\n".join(lines[-12:] + ["", *hints[:1], f"All that pip said is in {path}."])
 
 
 def install(folder, say=print):
@@ -90,7 +89,7 @@ def install(folder, say=print):
         free = shutil.disk_usage(".").free / 1e9
         say(ABOUT.format(folder=folder, gigabytes=GIGABYTES, log=log_path))
         if free < GIGABYTES:
-            say("There are {:.1f} GB free here: too few.".format(free))
+            say(f"There are {free:.1f} GB free here: too few.")
             return 1
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     command = [
@@ -105,28 +104,23 @@ def install(folder, say=print):
     ]
     with open(log_path, "w", encoding="utf8") as log:
         for number, (name, packages) in enumerate(STEPS, 1):
-            say("{}/{}  {}".format(number, len(STEPS), name))
+            say(f"{number}/{len(STEPS)}  {name}")
             pip = subprocess.Popen(
                 command + packages,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                universal_newlines=True,
+                text=True,
                 env=dict(os.environ, PYTHONUNBUFFERED="1", PIP_DISABLE_PIP_VERSION_CHECK="1"),
             )
-            follow(pip.stdout, log, start, say)
-            if pip.wait() != 0:
+            with pip:
+                follow(pip.stdout, log, start, say)
+            if pip.returncode != 0:
                 log.flush()
                 say(explain(log_path))
                 return 1
-    say("installed in {}".format(clock(start)))
+    say(f"installed in {clock(start)}")
     return 0
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
-        sys.exit(
-            "arbook needs Python 3.11 or newer, this is {}; try: make PYTHON=python3.11".format(
-                sys.version.split()[0]
-            )
-        )
     sys.exit(install(sys.argv[1]))

@@ -95,10 +95,3 @@ def test_what_it_needs_is_said_and_a_small_disk_refused_before_anything_is_done(
     assert install.install(str(tmp_path / "env"), said.append) == 1
     assert "GB" in said[0] and "minutes" in said[0] and "1.0 GB free" in said[1]
     assert not (tmp_path / "env").exists()
-
-
-def test_the_script_can_be_read_by_pythons_that_are_too_old():
-    """So that they can say so: no f-strings with quotes of their own kind, no match, no walrus."""
-    import ast
-
-    ast.parse((ROOT / "_ext" / "install.py").read_text(), feature_version=(3, 6))

@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-from .execute import find_notebooks
-from .project import Project
+from .project import Project, find_notebooks
 
 # What stands between `<!-- home: NAME -->` and `<!-- home -->`, without an address and with one.
 BLOCKS = {

@@ -51,6 +51,16 @@ class Project:
         )
 
 
+def find_notebooks(project: Project) -> list[Path]:
+    """The notebooks that nbdev sees: those whose path has no part that starts with a dot or an underscore."""
+    paths = sorted(project.notebooks.rglob("*.ipynb"))
+    return [
+        path
+        for path in paths
+        if not any(part[0] in "._" for part in path.relative_to(project.notebooks).parts)
+    ]
+
+
 def parse(code: str) -> ast.Module:
     """The syntax tree of a cell, its magics turned into Python. Broken code has none; running it will say why."""
     try:

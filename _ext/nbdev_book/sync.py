@@ -16,9 +16,8 @@ from pathlib import Path
 
 import nbformat
 
-from .execute import find_notebooks
 from .home import rewritten
-from .project import Project
+from .project import Project, find_notebooks
 
 
 def outputs(project: Project) -> list[str]:
