@@ -16,7 +16,7 @@ import time
 
 # PyPI's PyTorch for Linux on x86-64 is the one for CUDA; everywhere else it is the small one for the processor alone.
 CUDA = platform.system() == "Linux" and platform.machine() in ("x86_64", "AMD64")
-GIGABYTES = 7.5 if CUDA else 2.5
+LEAST, MOST = 2.5, 7.5 if CUDA else 2.5  # gigabytes, without CUDA and with it
 ABOUT = """The book's packages go into {folder}: some 200 from the Python package index, up to {gigabytes:g} GB on the
 disk, most of it PyTorch. That takes 2 to 20 minutes, as the network is. What pip says is in {log}."""
 STEPS = (
@@ -87,9 +87,10 @@ def install(folder, say=print):
     python = os.path.join(folder, "bin", "python")
     if not os.path.exists(python):
         free = shutil.disk_usage(".").free / 1e9
-        say(ABOUT.format(folder=folder, gigabytes=GIGABYTES, log=log_path))
-        if free < GIGABYTES:
-            say(f"There are {free:.1f} GB free here: too few.")
+        say(ABOUT.format(folder=folder, gigabytes=MOST, log=log_path))
+        if free < MOST:
+            say(f"There are {free:.1f} GB free here: {'too few' if free < LEAST else 'perhaps too few'}.")
+        if free < LEAST:
             return 1
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     command = [
