@@ -320,7 +320,7 @@ def add_k(counts: Sequence[NGramCounts], vocab_size: int, k: float) -> list[Leve
     unit = max(k, 1.0)  # everything is counted in it: k V itself may be larger than any float
     for level in counts:
         total = context_sums(level, level.counts) / unit + k / unit * vocab_size  # (n_contexts,)
-        log_prob = np.log((level.counts / unit + k / unit) / total[level.contexts])
+        log_prob = np.log(level.counts / unit + k / unit) - np.log(total)[level.contexts]
         log_backoff = math.log(k / unit) + math.log(vocab_size) - np.log(total)
         levels.append(Level(level.keys, log_prob, log_backoff))
     return levels

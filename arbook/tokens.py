@@ -11,8 +11,10 @@ __all__ = ['FORMAT', 'SPLITS', 'BYTE_CHARS', 'make_pairs', 'Corpus', 'Vocab', 'a
 import json
 import os
 import re
+import sys
 import unicodedata
 from abc import ABC, abstractmethod
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -342,14 +344,18 @@ class Tokenizer(ABC):
 
     def encode_array(self, text: str, *, allowed_special: Collection[str] | str = ()) -> np.ndarray:
         """Turn a text into an int64 array of token ids, shape (T,); otherwise like `encode`."""
-        parts, allowed = [as_text(text)], self._allowed(allowed_special)
-        if allowed:
-            longest_first = sorted(allowed, key=len, reverse=True)
-            parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
-        found = (
-            [self.vocab.ids[part]] if i % 2 else self._encode(part) for i, part in enumerate(parts)
-        )
-        return np.concatenate([np.asarray(ids, dtype=np.int64) for ids in found])
+        text, allowed = as_text(text), self._allowed(allowed_special)
+        if not allowed:
+            return np.asarray(self._encode(text), dtype=np.int64)
+        ids = array("q")  # int64, and grows like a list
+        longest_first = sorted(allowed, key=len, reverse=True)
+        for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, longest_first))})", text)):
+            found = [self.vocab.ids[part]] if i % 2 else self._encode(part)
+            if isinstance(found, np.ndarray):
+                ids.frombytes(found.astype(np.int64).tobytes())
+            else:
+                ids.extend(found)
+        return np.array(ids, dtype=np.int64)
 
     def first_end(self, text: str) -> int:
         """Return where the first token of a text ends in it, as a number of characters; 0 if there is no token.
@@ -822,7 +828,7 @@ class BPETokenizer(Tokenizer):
             At least 256 and the number of special tokens. A text that is too small to fill it gives fewer.
         special_tokens : sequence of str
         progress : bool
-            Show bars on standard error while it works.
+            Show bars while it works, if a person looks at a terminal.
         """
         special = as_special(special_tokens)
         size = as_count(vocab_size, "vocab_size", minimum=256 + len(special)) - len(special)
@@ -837,7 +843,7 @@ class BPETokenizer(Tokenizer):
             vocab_size=size,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             special_tokens=[],
-            show_progress=progress,
+            show_progress=progress and sys.stdout.isatty() and sys.stderr.isatty(),
         )
         _wait_for(lambda: learner.train_from_iterator(_blocks(text), trainer))
         return cls(json.loads(learner.to_str())["model"]["merges"], special_tokens=special)
