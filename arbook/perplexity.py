@@ -559,8 +559,8 @@ def score(
         is no limit. A model whose `step` is the default one re-reads everything then: give it a context_length.
     n_bytes, n_words : int, optional
         Bytes and words of the text that is predicted, for scores in these units. Without a start token the first token
-        of the text is not among it. Nor is white space that the tokenizer drops, beyond one byte for each gap and each
-        line end: counted in full, it would flatter the model, and more so the more of it there is.
+        of the text is not among it. White space that the tokenizer drops flatters the model where all of it is
+        counted; the command `arbook perplexity` counts one byte for each gap between words and each line end.
     batch_size : int, optional
         Windows at a time. It does not change the result, beyond rounding.
 
