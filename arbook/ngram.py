@@ -882,9 +882,7 @@ def chain_deviation(transition: np.ndarray, values: np.ndarray) -> float:
 #| code-summary: Code of the two formats
 LN10 = math.log(10)
 START, STOP = "<s>", "</s>"
-_SEPARATORS = re.compile(
-    r"[ \t\r\n\0]"
-)  # at which ARPA's readers split; other white space is part of a word
+_SEPARATORS = re.compile(r"[ \t\r\n\0]")  # where readers split; other white space is part of a word
 
 
 def as_words(vocab: Vocab | Sequence[str], vocab_size: int) -> list[str]:
@@ -958,9 +956,8 @@ def parse_arpa(text: str, path: str | Path) -> list[list[list[str]]]:
     lost = [mark for mark in ("\\data\\", "\\end\\") if mark not in marks]
     if lost:
         raise ValueError(f"{path} is not a complete ARPA file: it lacks {' and '.join(lost)}")
-    begin = (
-        len(marks) - 1 - marks[::-1].index("\\data\\")
-    )  # some programs explain the format before it
+    # The last one begins the data: some programs explain the format before it.
+    begin = len(marks) - 1 - marks[::-1].index("\\data\\")
     sections = {
         lines[i]: [line for line in lines[i + 1 : j] if line]
         for i, j in pairwise([*at[begin:], len(lines)])

@@ -782,6 +782,7 @@ class BPETokenizer(Tokenizer):
     def __init__(
         self, merges: Sequence[tuple[str, str]] = (), *, special_tokens: Sequence[str] = ()
     ):
+        merges = tuple(merges)
         for i, pair in enumerate(merges):
             if isinstance(pair, str) or len(pair) != 2:
                 raise ValueError(

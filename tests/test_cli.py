@@ -899,6 +899,11 @@ def test_tokenizers_of_the_hub_that_drop_white_space_are_known(tmp_path):
     rust.decoder = decoders.ByteLevel()
     rust.save(str(tmp_path / "bytes.json"))
     assert cli.HubTokenizer(tmp_path / "bytes.json").reads_space
+    rust = RustTokenizer(
+        models.WordLevel({"x": 0})
+    )  # it knows one word, and has no sign for others
+    rust.save(str(tmp_path / "one.json"))
+    assert not cli.HubTokenizer(tmp_path / "one.json").reads_space
 
 
 # --- sample -----------------------------------------------------------------------------------------------------------
