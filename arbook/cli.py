@@ -8,10 +8,10 @@ __all__ = ['Commands', 'COUNTED', 'COMMANDS', 'CommandError', 'run', 'explain', 
            'remark', 'progress', 'read_column', 'add_forecast', 'run_forecast', 'add_data', 'data_names', 'data_parts',
            'run_data', 'describe_data', 'corpus_path', 'as_lines', 'print_content', 'add_model', 'model_name',
            'open_model', 'count_model', 'find_folder', 'load_folder', 'load_tokenizer', 'HubTokenizer', 'start_id',
-           'encode_text', 'add_perplexity', 'run_perplexity', 'score_text', 'in_pieces', 'score_record', 'growing_text',
-           'add_sample', 'run_sample', 'draw_tokens', 'first_token', 'add_compress', 'add_decompress', 'add_coder',
-           'run_compress', 'run_decompress', 'byte_model', 'check_output', 'deliver', 'add_train', 'preset_names',
-           'run_train', 'main']
+           'encode_text', 'marks_ends', 'scored_text', 'add_perplexity', 'run_perplexity', 'score_text', 'in_pieces',
+           'score_record', 'growing_text', 'add_sample', 'run_sample', 'draw_tokens', 'first_token', 'add_compress',
+           'add_decompress', 'add_coder', 'run_compress', 'run_decompress', 'byte_model', 'check_output', 'deliver',
+           'add_train', 'preset_names', 'run_train', 'main']
 
 # %% ../nbs/a3_cli.ipynb #7da5430e
 import argparse
@@ -539,10 +539,21 @@ class HubTokenizer:
             raise CommandError(f"{path} is no tokenizer: {error}") from error
         self.vocab = Vocab.from_ids(self._rust.get_vocab())
         self.vocab_size = len(self.vocab)
+        self.unk = next((name for name in ("<unk>", "[UNK]") if name in self.vocab), None)
+        probe = " \n\n  \n"  # some drop white space, or make one blank of it
+        try:
+            self.reads_space = self.decode(self.encode(probe)) == probe
+        except Exception:  # there is no token for it
+            self.reads_space = False
 
     def encode(self, text: str) -> list[int]:
         """Turn a text into token ids."""
         return self._rust.encode(text, add_special_tokens=False).ids
+
+    def first_end(self, text: str) -> int:
+        """Return where the first token of a text ends in it, as a number of characters; 0 if there is no token."""
+        found = self._rust.encode(text, add_special_tokens=False).offsets
+        return found[0][1] if found else 0
 
     def decode(self, ids: Sequence[int]) -> str:
         """Turn token ids into text."""
@@ -557,12 +568,35 @@ def start_id(tokenizer: "Tokenizer") -> int | None:
 
 
 def encode_text(tokenizer: "Tokenizer", text: str) -> list[int]:
-    """Turn a text into ids, with the ends of its lines marked if the tokenizer has a token for them."""
-    if "<eos>" not in tokenizer.special_tokens:
+    """Turn a text into ids, with the ends of its lines marked if the tokenizer has a token for them and no other."""
+    if not marks_ends(tokenizer):
         return tokenizer.encode(text)
     from arbook.training import mark_ends
 
     return tokenizer.encode(mark_ends(text), allowed_special=["<eos>"])
+
+
+def marks_ends(tokenizer: "Tokenizer") -> bool:
+    """Tell whether "<eos>" is the only sign of the end of a line: it is one, and line feeds are not read."""
+    return "<eos>" in tokenizer.special_tokens and not tokenizer.reads_space
+
+
+def scored_text(tokenizer: "Tokenizer", text: str) -> str:
+    """Return the text for which the scored tokens stand: what bytes and words are counted in.
+
+    Without a start token, the first token is read only, and left out. What a tokenizer does not read is no part of the
+    text either, or padding with it would improve a score: white space before the first word counts nothing, any other
+    stretch of it one blank, and each "<eos>" one line feed, also where the last line has no end.
+    """
+    if marks_ends(tokenizer):
+        from arbook.training import mark_ends
+
+        lines = mark_ends(text).split("<eos>")[:-1]
+        return "".join(" ".join(line.split()) + "\n" for line in lines)
+    text = text if tokenizer.reads_space else text.lstrip()
+    if start_id(tokenizer) is None:
+        text = text[tokenizer.first_end(text) :]
+    return text if tokenizer.reads_space else re.sub(r"\s+", " ", text)
 
 # %% ../nbs/a3_cli.ipynb #6d1fae1f
 def add_perplexity(commands: Commands) -> None:
@@ -596,16 +630,20 @@ def score_text(
     text = read_text(path)
     if not text:
         raise CommandError(f"{source_name(path)} is empty: nothing to predict")
-    ids, start = encode_text(tokenizer, text), start_id(tokenizer)
-    if start is None:  # then the first token is read only, and does not count
-        text = text[len(tokenizer.decode(ids[:1])) :]
-    sizes = {"n_bytes": len(text.encode()) or None, "n_words": len(text.split()) or None}
-    unknown = ids.count(tokenizer.vocab.ids.get("<unk>"))
+    try:
+        ids, start = encode_text(tokenizer, text), start_id(tokenizer)
+    except ValueError as error:
+        raise CommandError(f"{source_name(path)}: {error}") from error
+    if len(ids) < 1 + (start is None):
+        why = "it has no token" if not ids else "its only token has nothing before it"
+        raise CommandError(f"{source_name(path)} holds nothing to predict: {why}")
+    scored = scored_text(tokenizer, text)
+    sizes = {"n_bytes": len(scored.encode()) or None, "n_words": len(scored.split()) or None}
+    name = getattr(tokenizer, "unk", None)
+    unknown = ids.count(tokenizer.vocab.ids.get(name))
     if unknown:
-        remark(
-            given,
-            f"{unknown} of {len(ids)} tokens are <unk>, and nothing is paid for their spelling",
-        )
+        about = f"{unknown} of {len(ids)} tokens are {name}"
+        remark(given, f"{about}, and nothing is paid for their spelling")
     with progress(given, len(ids), "token") as bar:
         pieces = in_pieces(ids, bar)
         options = {

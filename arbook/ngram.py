@@ -12,12 +12,16 @@ __all__ = ['ABSENT', 'UNSEEN', 'SINGLE_FALLBACK', 'MODIFIED_FALLBACK', 'SMOOTHIN
            'cut_columns', 'as_logs', 'read_levels', 'parse_level', 'pack_levels', 'unpack_levels', 'check_levels']
 
 # %% ../nbs/05_ngrams.ipynb #acef60b2
+import gzip
 import io
 import json
 import math
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress, pairwise
 from numbers import Real
 from pathlib import Path
 from typing import Self
@@ -313,10 +317,12 @@ def add_k(counts: Sequence[NGramCounts], vocab_size: int, k: float) -> list[Leve
         Positive.
     """
     k, levels = as_added(k), []
+    unit = max(k, 1.0)  # everything is counted in it: k V itself may be larger than any float
     for level in counts:
-        total = context_sums(level, level.counts) + k * vocab_size  # (n_contexts,)
-        prob = (level.counts + k) / total[level.contexts]
-        levels.append(make_level(level, prob, k * vocab_size / total))
+        total = context_sums(level, level.counts) / unit + k / unit * vocab_size  # (n_contexts,)
+        log_prob = np.log(level.counts / unit + k / unit) - np.log(total)[level.contexts]
+        log_backoff = math.log(k / unit) + math.log(vocab_size) - np.log(total)
+        levels.append(Level(level.keys, log_prob, log_backoff))
     return levels
 
 # %% ../nbs/05_ngrams.ipynb #3c721082
@@ -744,17 +750,24 @@ class NGramLM(LanguageModel):
         vocab: Vocab | Sequence[str] | None = None,
         *,
         eos_id: int | None = None,
+        encoding: str = "utf-8",
     ) -> tuple[Self, Vocab]:
         """Read an ARPA file, by whichever program.
+
+        Columns may stand between blanks or tabs, an order may be empty. An n-gram that goes on with `<s>` behind
+        `</s>`, as some programs count them, is left out: no sentence asks for it.
 
         Parameters
         ----------
         path : str or Path
+            Of a text, or one packed by gzip.
         vocab : Vocab or sequence of str, optional
             The word of each id; without it, words are numbered as they stand in the file. The file has to have
             exactly these words; `<s>` aside.
         eos_id : int, optional
             Which id of `vocab` the file calls `</s>`; not needed if the word is `</s>` there too.
+        encoding : str
+            Of the text, such as "latin-1". A mark at its beginning, as Windows writes it, is no part of the text.
 
         Returns
         -------
@@ -767,11 +780,8 @@ class NGramLM(LanguageModel):
         ValueError
             If the file is damaged or incomplete, or its words are not those of `vocab`.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not an ARPA file: {error}") from None
-        levels, words, end = read_levels(parse_arpa(text, path), path, vocab, eos_id)
+        sections = parse_arpa(_arpa_content(path, encoding), path)
+        levels, words, end = read_levels(sections, path, vocab, eos_id)
         return cls._from_levels(levels, len(words), end), Vocab(words)
 
     def save(self, path: str | Path) -> None:
@@ -872,6 +882,7 @@ def chain_deviation(transition: np.ndarray, values: np.ndarray) -> float:
 #| code-summary: Code of the two formats
 LN10 = math.log(10)
 START, STOP = "<s>", "</s>"
+_SEPARATORS = re.compile(r"[ \t\r\n\0]")  # where readers split; other white space is part of a word
 
 
 def as_words(vocab: Vocab | Sequence[str], vocab_size: int) -> list[str]:
@@ -882,9 +893,10 @@ def as_words(vocab: Vocab | Sequence[str], vocab_size: int) -> list[str]:
             f"vocab must hold {vocab_size} tokens, as the model does, got {len(words)}"
         )
     for i, word in enumerate(words):
-        if not isinstance(word, str) or word.split() != [word]:
+        if not isinstance(word, str) or not word or _SEPARATORS.search(word):
             raise ValueError(
-                f"vocab has {word!r} for the id {i}: ARPA can only hold words without white space"
+                f"vocab has {word!r} for the id {i}: ARPA can only hold words without the white space "
+                "that separates them, which is blank, tab and the ends of lines, and without NUL"
             )
     if len(set(words)) < len(words):
         raise ValueError("vocab must hold different words, but one occurs twice")
@@ -919,28 +931,51 @@ def arpa_text(levels: Sequence[Level], words: Sequence[str]) -> str:
     return "\n".join([*lines, "\\end\\", ""])
 
 
+def _arpa_content(path: str | Path, encoding: str) -> str:
+    """Return the text of an ARPA file, also of one packed by gzip, its line ends as "\\n"; or raise ValueError."""
+    content = Path(path).read_bytes()
+    try:
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        if content.startswith(b"mmap lm "):
+            raise ValueError("it is a binary file of KenLM, which has no other readers")
+        text = content.decode(encoding).removeprefix("\ufeff")
+    except (LookupError, UnicodeError) as error:
+        hint = f"in the encoding {encoding!r} ({error}); name another with encoding="
+        raise ValueError(f"{path} is not an ARPA file {hint}") from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path} is not an ARPA file: {error}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def parse_arpa(text: str, path: str | Path) -> list[list[list[str]]]:
     """Cut ARPA text into the columns of each order; raise ValueError if something is missing."""
-    lines = [line.strip("\r\t ") for line in text.split("\n")]
-    sections = {line: i for i, line in enumerate(lines) if line.startswith("\\")}
-    if "\\data\\" not in sections or "\\end\\" not in sections:
-        raise ValueError(f"{path} is not a complete ARPA file: it lacks \\data\\ or \\end\\")
-    head = [line for line in lines[sections["\\data\\"] :] if line.startswith("ngram ")]
+    lines = [line.strip("\t ") for line in text.split("\n")]
+    at = [i for i, line in enumerate(lines) if line.startswith("\\")]
+    marks = [lines[i] for i in at]
+    lost = [mark for mark in ("\\data\\", "\\end\\") if mark not in marks]
+    if lost:
+        raise ValueError(f"{path} is not a complete ARPA file: it lacks {' and '.join(lost)}")
+    # The last one begins the data: some programs explain the format before it.
+    begin = len(marks) - 1 - marks[::-1].index("\\data\\")
+    sections = {
+        lines[i]: [line for line in lines[i + 1 : j] if line]
+        for i, j in pairwise([*at[begin:], len(lines)])
+    }
+    head = [line for line in sections["\\data\\"] if re.match("ngram[ \t]", line)]
     try:
-        announced = [line[6:].split("=") for line in head]
-        orders, sizes = ([int(pair[j]) for pair in announced] for j in (0, 1))
+        announced = [[int(number) for number in line[5:].split("=")] for line in head]
+        orders, sizes = ([pair[j] for pair in announced] for j in (0, 1))
         if orders != list(range(1, len(orders) + 1)):
             raise ValueError(f"it announces the orders {orders}")
-        starts = [sections[f"\\{n}-grams:"] + 1 for n in range(1, len(sizes) + 1)]
-    except (IndexError, KeyError, ValueError) as error:
+        for n, size in announced:
+            if size and f"\\{n}-grams:" not in sections:
+                raise ValueError(f"it announces {size} {n}-grams, and \\{n}-grams: is missing")
+    except (IndexError, ValueError) as error:
         raise ValueError(f"{path} has a damaged \\data\\ section: {error}") from None
     if not sizes:
         raise ValueError(f"{path} announces no n-grams")
-    stops = [*(start - 1 for start in starts[1:]), sections["\\end\\"]]
-    return [
-        cut_columns([line for line in lines[start:stop] if line], n, size, path)
-        for n, (size, start, stop) in enumerate(zip(sizes, starts, stops, strict=True), start=1)
-    ]
+    return [cut_columns(sections.get(f"\\{n}-grams:", []), n, size, path) for n, size in announced]
 
 
 def cut_columns(lines: list[str], n: int, size: int, path: str | Path) -> list[list[str]]:
@@ -948,6 +983,7 @@ def cut_columns(lines: list[str], n: int, size: int, path: str | Path) -> list[l
     if len(lines) != size:
         raise ValueError(f"{path} announces {size} {n}-grams and holds {len(lines)}")
     lines = [line.replace("\t", " ") for line in lines]
+    lines = [re.sub(" +", " ", line) if "  " in line else line for line in lines]
     spaces = [line.count(" ") for line in lines]
     if not set(spaces) <= {n, n + 1}:
         wrong = next(line for line, k in zip(lines, spaces, strict=True) if k not in (n, n + 1))
@@ -1010,8 +1046,16 @@ def parse_level(
         table = [np.fromiter(map(ids.__getitem__, w), np.int64, len(w)) for w in words]
     except KeyError as error:
         raise ValueError(f"{path} has a {n}-gram with {error}, which is no 1-gram") from None
-    if any((column == V).any() for column in table[1:]):
+    begins = [column == V for column in table]  # where START stands
+    strange = [
+        here & (before != ids[STOP]) for here, before in zip(begins[1:], table, strict=False)
+    ]
+    if np.any(strange):
         raise ValueError(f"{path} predicts {START}, which only ever begins a sentence")
+    if np.any(begins[1:]):  # counted across the ends of sentences: nothing ever asks for it
+        kept = ~np.any(begins[1:], axis=0)
+        table = [column[kept] for column in table]
+        logs, *words, weights = ([*compress(column, kept)] for column in columns)
     keys = table[0]
     for j in range(1, n):
         keys = keys * V + table[j]

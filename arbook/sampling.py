@@ -1192,12 +1192,16 @@ def complete(
     Returns
     -------
     list of (token, probability)
-        The most probable first; of equals, the lowest id.
+        The most probable first; of equals, the lowest id. Where the model has more ids than the tokenizer has tokens,
+        as after padding a vocabulary to a round size, ids without a token are left out.
     """
     ids = as_prompt(tokenizer.encode(text), model)
     with evaluating(model), torch.no_grad():
         logits = check_logits(Reader(model).read(ids[None]))[0]  # (V,)
-    best, probs = top_indices(logits, as_count(top, "top")).tolist(), logits.softmax(-1)
+    nameless = torch.ones_like(logits, dtype=torch.bool)
+    nameless[[i for i in tokenizer.vocab.ids.values() if i < len(logits)]] = False
+    best = top_indices(logits.masked_fill(nameless, -torch.inf), as_count(top, "top")).tolist()
+    probs = logits.softmax(-1)
     return [(tokenizer.vocab.token(i), probs[i].item()) for i in best]
 
 # %% ../nbs/09_sampling.ipynb #8b2829cf

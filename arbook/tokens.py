@@ -11,18 +11,23 @@ __all__ = ['FORMAT', 'SPLITS', 'BYTE_CHARS', 'make_pairs', 'Corpus', 'Vocab', 'a
 import json
 import os
 import re
+import sys
+import unicodedata
 from abc import ABC, abstractmethod
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from threading import Thread
 from typing import Any, BinaryIO, Self
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import ArrayLike
+from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as _RustTokenizer
-from tokenizers import models, pre_tokenizers, trainers
 
 from .ar import as_count
 
@@ -292,11 +297,18 @@ class Tokenizer(ABC):
         All tokens, special ones included.
     special_tokens : tuple of str
         Tokens that stand for no text.
+    reads_space : bool
+        Whether white space has tokens. Where it has none, its bytes are no part of what a model predicts.
     """
+
+    reads_space = True
 
     def __init__(self, vocab: Vocab, special_tokens: Sequence[str] = ()):
         if not isinstance(vocab, Vocab):
-            raise TypeError(f"vocab must be a Vocab, got {type(vocab).__name__}")
+            raise TypeError(
+                f"vocab must be a Vocab, got {type(vocab).__name__}; {type(self).__name__}.train(text) "
+                "makes a tokenizer from a text"
+            )
         self.vocab = vocab
         self.special_tokens = as_special(special_tokens)
         for token in self.special_tokens:
@@ -328,19 +340,29 @@ class Tokenizer(ABC):
         TypeError, ValueError
             If `text` is not a string, holds a lone surrogate, or something without an id while there is no `unk`.
         """
-        text = as_text(text)
-        allowed = self._allowed(allowed_special)
-        if not allowed:
-            return self._encode(text)
-        ids: list[int] = []
-        longest_first = sorted(allowed, key=len, reverse=True)
-        for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, longest_first))})", text)):
-            ids += [self.vocab.ids[part]] if i % 2 else self._encode(part)
-        return ids
+        return self.encode_array(text, allowed_special=allowed_special).tolist()
 
     def encode_array(self, text: str, *, allowed_special: Collection[str] | str = ()) -> np.ndarray:
         """Turn a text into an int64 array of token ids, shape (T,); otherwise like `encode`."""
-        return np.array(self.encode(text, allowed_special=allowed_special), dtype=np.int64)
+        text, allowed = as_text(text), self._allowed(allowed_special)
+        if not allowed:
+            return np.asarray(self._encode(text), dtype=np.int64)
+        ids = array("q")  # int64, and grows like a list
+        longest_first = sorted(allowed, key=len, reverse=True)
+        for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, longest_first))})", text)):
+            found = [self.vocab.ids[part]] if i % 2 else self._encode(part)
+            if isinstance(found, np.ndarray):
+                ids.frombytes(found.astype(np.int64).tobytes())
+            else:
+                ids.extend(found)
+        return np.array(ids, dtype=np.int64)
+
+    def first_end(self, text: str) -> int:
+        """Return where the first token of a text ends in it, as a number of characters; 0 if there is no token.
+
+        An unknown word ends where its spelling does, not where the name of `unk` would.
+        """
+        return min(1, len(text))
 
     def decode(self, ids: ArrayLike, *, skip_special: bool = False) -> str:
         """Turn token ids into text.
@@ -416,7 +438,7 @@ class Tokenizer(ABC):
         return tokens
 
     @abstractmethod
-    def _encode(self, text: str) -> list[int]: ...
+    def _encode(self, text: str) -> list[int] | np.ndarray: ...
 
     @abstractmethod
     def _decode(self, ids: list[int]) -> str: ...
@@ -504,19 +526,37 @@ def read_record(path: str | Path) -> dict:
         raise ValueError(f"{path} is not a tokenizer: it is not valid JSON ({error})") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError(f"{path} is not a tokenizer: it is JSON, but not of the format {FORMAT!r}")
-    if record.get("version") != 1:
+    newest = 2 if record.get("class") == "WordTokenizer" else 1
+    if record.get("version") not in range(1, newest + 1):
         raise ValueError(
-            f"{path} has version {record.get('version')!r}; this library reads version 1"
+            f"{path} has version {record.get('version')!r}; this library reads up to version {newest}"
         )
     return record
 
 # %% ../nbs/02_tokens.ipynb #caad6954
-_WORD = r"\w+(?:['’]\w+)*|[^\w\s]"
-SPLITS = {
-    "words": (re.compile(_WORD), " "),
-    "whitespace": (re.compile(r"\S+"), " "),
-    "lossless": (re.compile(rf"\s+|{_WORD}"), ""),
-}
+def _extenders() -> str:
+    """Return a pattern of what belongs to the character before it: marks, joiners, skin colours."""
+    places = chain(range(0x300, 0x20000), range(0xE0100, 0xE01F0))  # where Unicode keeps its marks
+    marks = np.array([i for i in places if unicodedata.category(chr(i)).startswith("M")])
+    starts = marks[np.diff(marks, prepend=0) > 1]
+    ends = marks[np.diff(marks, append=0x110000) > 1]
+    ranges = "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(starts, ends, strict=True))
+    return rf"(?:(?![\0-\u02ff])[\u200c\u200d\U0001f3fb-\U0001f3ff{ranges}])"  # most are refused at once
+
+
+def _splits(word: str) -> dict[str, tuple[re.Pattern, str]]:
+    """Return, for each way to split, the pattern of a token and what joins two; `word` matches words and signs."""
+    patterns = {"words": word, "whitespace": r"\S+", "lossless": rf"\s+|{word}"}
+    return {
+        name: (re.compile(pattern), "" if name == "lossless" else " ")
+        for name, pattern in patterns.items()
+    }
+
+
+_MARK = _extenders()
+_LETTERS, _SIGN = rf"\w++(?:{_MARK}\w*+)*+", rf"[^\w\s]{_MARK}*+"
+SPLITS = _splits(rf"{_LETTERS}(?:['’]{_LETTERS})*+|{_SIGN}(?:(?<=\u200d){_SIGN})*+")
+_OLD_SPLITS = _splits(r"\w+(?:['’]\w+)*|[^\w\s]")  # of files of version 1: marks are signs
 
 
 class WordTokenizer(Tokenizer):
@@ -528,6 +568,7 @@ class WordTokenizer(Tokenizer):
         All tokens, special ones included; ordinary ones have to be tokens by the rule `split`.
     split : {"words", "whitespace", "lossless"}
         Where to cut. With "lossless", `decode` restores a text of known words exactly; else up to its white space.
+        A tokenizer from a file of version 1, when marks were signs of their own, cuts as it did then.
     unk : str or None
         The special token that stands for all unknown words. With None they are an error.
     special_tokens : sequence of str
@@ -540,9 +581,11 @@ class WordTokenizer(Tokenizer):
     'to be , to <unk>'
     """
 
+    _version = 2  # of the rules, and of the file
+
     def __init__(
         self,
-        vocab: Vocab,
+        vocab: Vocab | None = None,
         *,
         split: str = "words",
         unk: str | None = "<unk>",
@@ -551,8 +594,8 @@ class WordTokenizer(Tokenizer):
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         super().__init__(vocab, as_special(special_tokens, unk))
-        self.split, self.unk = split, unk
-        self._pattern, self._space = SPLITS[split]
+        self.split, self.unk, self.reads_space = split, unk, split == "lossless"
+        self._pattern, self._space = (SPLITS if self._version == 2 else _OLD_SPLITS)[split]
         wrong = [word for word in self._ordinary if not self._pattern.fullmatch(word)]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is never a token when split is {split!r}")
@@ -601,6 +644,10 @@ class WordTokenizer(Tokenizer):
         """Build a tokenizer from the id of each word, as the lecture gives them."""
         return cls(Vocab.from_ids(ids), unk=unk, **options)
 
+    def first_end(self, text: str) -> int:
+        match = self._pattern.search(text)
+        return match.end() if match else 0
+
     def _encode(self, text: str) -> list[int]:
         unk = None if self.unk is None else self.vocab.ids[self.unk]
         words = self._pattern.findall(text)
@@ -614,6 +661,7 @@ class WordTokenizer(Tokenizer):
 
     def _record(self) -> dict:
         return {
+            "version": self._version,
             "vocab": list(self.vocab.tokens),
             "split": self.split,
             "unk": self.unk,
@@ -623,7 +671,10 @@ class WordTokenizer(Tokenizer):
     @classmethod
     def _from_record(cls, record: dict) -> Self:
         options = {name: record[name] for name in ("split", "unk", "special_tokens")}
-        return cls(Vocab(record["vocab"]), **options)
+        tokenizer = cls.__new__(cls)
+        tokenizer._version = record["version"]  # before the rules are chosen
+        tokenizer.__init__(Vocab(record["vocab"]), **options)
+        return tokenizer
 
 # %% ../nbs/02_tokens.ipynb #b77ba095
 class CharTokenizer(Tokenizer):
@@ -645,7 +696,13 @@ class CharTokenizer(Tokenizer):
     ([2, 0, 1], 'nab')
     """
 
-    def __init__(self, vocab: Vocab, *, unk: str | None = None, special_tokens: Sequence[str] = ()):
+    def __init__(
+        self,
+        vocab: Vocab | None = None,
+        *,
+        unk: str | None = None,
+        special_tokens: Sequence[str] = (),
+    ):
         super().__init__(vocab, as_special(special_tokens, unk))
         self.unk = unk
         wrong = [token for token in self._ordinary if len(token) != 1]
@@ -698,6 +755,8 @@ class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding, as in GPT-2: every text has ids, and they give back exactly that text. (S31)
 
     Ids 0 to 255 are the bytes, then come the merges in the order in which they were learned, then the special tokens.
+    Where 131,072 characters have no place at which the rule of GPT-2 surely cuts, neither white space nor the end of a
+    word, the text is cut for all that, so that memory stays bounded; elsewhere the ids are those of the library.
 
     Parameters
     ----------
@@ -723,6 +782,13 @@ class BPETokenizer(Tokenizer):
     def __init__(
         self, merges: Sequence[tuple[str, str]] = (), *, special_tokens: Sequence[str] = ()
     ):
+        merges = tuple(merges)
+        for i, pair in enumerate(merges):
+            if isinstance(pair, str) or len(pair) != 2:
+                raise ValueError(
+                    f"merges[{i}] must be a pair of tokens, got {pair!r:.60}; of a file, split each line "
+                    "at its blank and leave out empty ones"
+                )
         self.merges = tuple((left, right) for left, right in merges)
         ids = {char: byte for byte, char in enumerate(BYTE_CHARS)}
         for left, right in self.merges:
@@ -741,8 +807,19 @@ class BPETokenizer(Tokenizer):
         self._bytes += [token.encode() for token in special]
 
     @classmethod
-    def train(cls, text: str, vocab_size: int, *, special_tokens: Sequence[str] = ()) -> Self:
+    def train(
+        cls,
+        text: str,
+        vocab_size: int,
+        *,
+        special_tokens: Sequence[str] = (),
+        progress: bool = False,
+    ) -> Self:
         """Learn merges from a text.
+
+        What stands together without white space, number or sign between is a word, and no merge crosses a word. Longer
+        ones than 1,000 bytes, as in the letters of a genome, are cut into pieces of that length: the time would
+        otherwise grow with the square of the length.
 
         Parameters
         ----------
@@ -751,6 +828,8 @@ class BPETokenizer(Tokenizer):
         vocab_size : int
             At least 256 and the number of special tokens. A text that is too small to fill it gives fewer.
         special_tokens : sequence of str
+        progress : bool
+            Show bars while it works, if a person looks at a terminal.
         """
         special = as_special(special_tokens)
         size = as_count(vocab_size, "vocab_size", minimum=256 + len(special)) - len(special)
@@ -760,26 +839,29 @@ class BPETokenizer(Tokenizer):
         # and a character has at most 4 bytes.
         size = min(size, 256 + 4 * len(text))
         learner = _RustTokenizer(models.BPE())
-        learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        learner.train_from_iterator(
-            _blocks(text),
-            trainers.BpeTrainer(
-                vocab_size=size, initial_alphabet=alphabet, special_tokens=[], show_progress=False
-            ),
+        learner.pre_tokenizer = _word_cutter(text)
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            special_tokens=[],
+            show_progress=progress and sys.stdout.isatty() and sys.stderr.isatty(),
         )
+        _wait_for(lambda: learner.train_from_iterator(_blocks(text), trainer))
         return cls(json.loads(learner.to_str())["model"]["merges"], special_tokens=special)
 
     def decode_bytes(self, ids: ArrayLike) -> bytes:
         """Return the bytes of token ids: exact, also where they are no valid UTF-8."""
         return b"".join(self._bytes[i] for i in as_ids(ids, self.vocab_size).tolist())
 
-    def _encode(self, text: str) -> list[int]:
-        return [
-            i
-            for block in _blocks(text)
-            for i in self._rust.encode(block, add_special_tokens=False).ids
-        ]
+    def first_end(self, text: str) -> int:
+        first = self._bytes[self._encode(text[:_BLOCK])[0]] if text else b""
+        return sum(byte & 0xC0 != 0x80 for byte in first)  # half a character counts as one
+
+    def _encode(self, text: str) -> np.ndarray:
+        if not self.merges:
+            return np.frombuffer(text.encode(), np.uint8)
+        parts = (self._rust.encode(block, add_special_tokens=False).ids for block in _blocks(text))
+        return np.concatenate([np.array(ids, dtype=np.int64) for ids in parts])
 
     def _decode(self, ids: list[int]) -> str:
         # A model may generate any ids: what is no valid UTF-8 becomes the replacement character.
@@ -795,14 +877,52 @@ class BPETokenizer(Tokenizer):
 
 # %% ../nbs/02_tokens.ipynb #3169e338
 #| code-fold: true
-#| code-summary: Code that hands over a long text in blocks
-_CUT = re.compile(r"(?<=\S)(?=[ \t\r\n])")
+#| code-summary: Code that cuts long texts and long words
+_BLOCK = 1 << 16  # characters that are handed over at a time
+_LONGEST = 1_000  # bytes of a word that is learned from
+# Before white space, and between a letter or digit and a sign, byte-level BPE always cuts.
+_CUT = re.compile(r"(?<=\S)(?=[ \t\r\n])|(?<=[^\W_])(?=[^\w\s])")
+_BLANK = r"[ \t\r\n]"
+_LONG = re.compile(  # what may hold a longer one; a character has at most 4 bytes
+    "|".join(rf"(?<!{x}){x}{{{_LONGEST // 4}}}" for x in (_BLANK, _BLANK.replace("[", "[^")))
+)
 
 
-def _blocks(text: str, size: int = 1 << 16) -> Iterator[str]:
-    """Cut a long text before white space, where byte-level BPE always cuts: the same tokens from far less memory."""
+def _blocks(text: str, size: int = _BLOCK, longest: int = 2 * _BLOCK) -> Iterator[str]:
+    """Cut a long text where byte-level BPE always cuts, or else after `longest`: the same tokens from less memory."""
     start = 0
-    while len(text) - start > size and (match := _CUT.search(text, start + size)):
-        yield text[start : match.start()]
-        start = match.start()
+    while len(text) - start > size:
+        match = _CUT.search(text, start + size, start + longest)
+        stop = match.start() if match else start + longest
+        if stop >= len(text):
+            break
+        yield text[start:stop]
+        start = stop
     yield text[start:]
+
+
+def _word_cutter(text: str) -> pre_tokenizers.PreTokenizer:
+    """Return what cuts a text into words to learn from: GPT-2's rule, and a limit where the text may need one."""
+    rule = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if not _LONG.search(text):  # the second look at every word takes time
+        return rule
+    limit = pre_tokenizers.Split(Regex(f".{{{_LONGEST}}}"), "isolated")
+    return pre_tokenizers.Sequence([rule, limit])
+
+
+def _wait_for(work: Callable[[], None]) -> None:
+    """Run compiled code in a thread, so that Ctrl-C ends the wait for it, and the thread with the program."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)  # with a limit, since Windows does not interrupt a wait without one
+    if errors:
+        raise errors[0]

@@ -1917,8 +1917,13 @@ def run_preset(
 #| code-fold: true
 #| code-summary: Code of its parts
 def mark_ends(text: str) -> str:
-    """Return the lines of a text that are not empty, each with "<eos>" at its end."""
-    return "\n".join(f"{line} <eos>" for line in text.splitlines() if line.strip())
+    """Return the lines of a text that are not blank, each with "<eos>" at its end.
+
+    Lines end as in files, at "\\n", "\\r\\n" or "\\r", and at nothing else that Unicode calls a line end. An "<eos>"
+    that the text itself holds is taken for an end too.
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(f"{line} <eos>" for line in lines if line.strip())
 
 
 def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np.ndarray]]:

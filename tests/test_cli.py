@@ -656,6 +656,256 @@ def test_nothing_cannot_be_scored(shell):
     shell("perplexity", stdin=b"ab\xff").fails("not a text in UTF-8: byte 2")
 
 
+# --- what is counted, by an independent count -------------------------------------------------------------------------
+
+SPACES = "".join(
+    c for c in map(chr, range(0x3001)) if c.isspace()
+)  # U+2028, NEL, form feed and all others
+nasty_text = st.lists(
+    st.sampled_from(
+        ["a", "b", "be,", "ab é", "हि", "zebra", "🙂", " ", "  ", "\n", "\r\n", "\r", "\t"]
+    )
+    | st.sampled_from(
+        ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\u00a0", "\n\n\n", "\n \n"]
+    )
+    | st.sampled_from(["<eos>", "<eos>\n", "<unk>", "\ufeff", "\u200b"]),
+    max_size=14,
+).map("".join)
+
+
+def count_lines(text: str) -> tuple[int, int, int]:
+    """Return bytes, words and ends of what a word model reads that marks the ends of lines.
+
+    A line that holds anything but white space ends; so does whatever stands before an "<eos>" in the text. Each end is
+    one byte, each stretch of white space between two words of what it ends is one, and all else counts as it is.
+    """
+    n_bytes = n_words = n_ends = 0
+    in_word, gap, used = (
+        False,
+        False,
+        False,
+    )  # where the last character was, and whether this line holds anything
+    i = 0
+    while i <= len(text):
+        rest = text[i:]
+        if not rest or rest[0] in "\r\n":
+            if used:
+                n_bytes, n_ends = n_bytes + 1, n_ends + 1
+            in_word = gap = used = False
+            i += 2 if rest.startswith("\r\n") else 1
+        elif rest.startswith("<eos>"):
+            n_bytes, n_ends, used = n_bytes + 1, n_ends + 1, True
+            in_word = gap = False
+            i += 5
+        elif rest[0] in SPACES:
+            gap, in_word = gap or in_word, False
+            i += 1
+        else:
+            n_words += not in_word
+            n_bytes += gap + len(rest[0].encode())
+            in_word, gap, used = True, False, True
+            i += 1
+    return n_bytes, n_words, n_ends
+
+
+def count_dropped(text: str) -> tuple[int, int]:
+    """Return bytes and words where white space is not read, and no end marked: behind a word, a stretch is a byte."""
+    n_bytes = n_words = 0
+    before = None
+    for char in text:
+        if char not in SPACES:
+            n_words += before is None or before in SPACES
+            n_bytes += len(char.encode())
+        elif before is not None and before not in SPACES:
+            n_bytes += 1
+        if char not in SPACES or before is not None:
+            before = char
+    return n_bytes, n_words
+
+
+def count_all(text: str) -> tuple[int, int]:
+    """Return bytes and words of a text of which every character is read."""
+    words = "".join("\n" if char in SPACES else char for char in text).split("\n")
+    return sum(len(char.encode()) for char in text), sum(bool(word) for word in words)
+
+
+def counted(tokenizer, text: str) -> tuple[int, int]:
+    scored = cli.scored_text(tokenizer, text)
+    return len(scored.encode()), len(scored.split())
+
+
+@pytest.mark.parametrize("split", ["words", "whitespace"])
+@settings(max_examples=400, deadline=None)
+@given(text=nasty_text)
+def test_bytes_words_and_ends_of_a_word_model_are_those_of_its_lines(split, text):
+    tokenizer = WordTokenizer.train("a b be, é", split=split, special_tokens=["<eos>"])
+    n_bytes, n_words, n_ends = count_lines(text)
+    ids = cli.encode_text(tokenizer, text)
+    assert counted(tokenizer, text) == (n_bytes, n_words)
+    assert ids.count(tokenizer.vocab.id("<eos>")) == n_ends
+    assert len(ids) <= n_bytes and (split == "words" or len(ids) == n_words + n_ends)
+
+
+@settings(max_examples=200, deadline=None)
+@given(nasty_text, st.sampled_from(["\n", "\r\n", "\n \n", "\n\x0c\t\n"]))
+def test_padding_a_text_changes_neither_tokens_nor_counts_of_a_word_model(text, padding):
+    tokenizer = WordTokenizer.train("a b be, é", special_tokens=["<eos>"])
+    padded = padding + text.replace("\r\n", "\n").replace("\n", padding + "\n") + padding
+    assert cli.encode_text(tokenizer, padded) == cli.encode_text(tokenizer, text)
+    assert cli.scored_text(tokenizer, padded) == cli.scored_text(tokenizer, text)
+
+
+@pytest.mark.parametrize("split", ["words", "whitespace"])
+@settings(max_examples=300, deadline=None)
+@given(text=nasty_text)
+def test_without_a_start_token_the_first_token_is_left_out_of_the_counts(split, text):
+    """As long as it is in the text, known or not; here the rule of the cut is written down once more."""
+    tokenizer = WordTokenizer.train("a b be, é", split=split)
+    first = 0
+    while first < len(text) and text[first] in SPACES:
+        first += 1
+    if first < len(text):
+        sign = not (text[first].isalnum() or text[first] in "_")
+        first += 1
+        while first < len(text) and text[first] not in SPACES:
+            letter = text[first].isalnum() or text[first] in "_\u093f"  # the vowel sign of हि
+            if split == "words" and (sign or not letter):
+                break
+            first += 1
+    rest = count_dropped("|" + text[first:])  # a word before it, so that white space there is a gap
+    glued = text[first : first + 1] not in ("", *SPACES)
+    assert counted(tokenizer, text) == (rest[0] - 1, rest[1] - (not glued))
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        BPETokenizer([("a", "b")]),
+        BPETokenizer(special_tokens=["<eos>"]),
+        CharTokenizer.train("ab\n", unk="<unk>"),
+        CharTokenizer.train("ab", unk="<unk>", special_tokens=["<eos>"]),
+        WordTokenizer.train("a b\n", split="lossless", special_tokens=["<eos>"]),
+    ],
+    ids=[
+        "bytes",
+        "bytes and an end",
+        "characters",
+        "characters and an end",
+        "words with their blanks",
+    ],
+)
+@settings(max_examples=100, deadline=None)
+@given(text=nasty_text)
+def test_where_every_character_is_read_all_of_the_text_counts(tokenizer, text):
+    """A special "<eos>" separates documents here; the five characters in a text are text, and line feeds are read."""
+    assert counted(tokenizer, text) == count_all(text)
+    ids = cli.encode_text(tokenizer, text)
+    assert tokenizer.vocab.ids.get("<eos>") not in ids
+    if not isinstance(tokenizer, BPETokenizer):
+        assert len(ids) == len(text) or isinstance(tokenizer, WordTokenizer)
+
+
+@settings(max_examples=100, deadline=None)
+@given(nasty_text)
+def test_a_character_model_without_a_line_feed_leaves_one_character_out(text):
+    assert counted(CharTokenizer.train("ab", unk="?"), text) == count_all(text[1:])
+
+
+def uniform(tokenizer, monkeypatch) -> None:
+    model = NGramLM(1, vocab_size=tokenizer.vocab_size, smoothing="add-k", k=1e9)
+    model.fit(range(tokenizer.vocab_size))
+    monkeypatch.setattr(cli, "open_model", lambda given: (model, tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("text", "n_words", "n_bytes"),
+    [
+        ("hello world the cat\n", 3, 15),
+        ("   \n\n  hello world the cat\n", 3, 15),
+        ("supercalifragilistic world the cat\n", 3, 15),
+        ("\u2028\x0chello\u00a0world\x85the   cat", 3, 14),
+    ],
+)
+def test_the_counts_of_a_word_model_without_a_start_token(
+    shell, monkeypatch, text, n_words, n_bytes
+):
+    tokenizer = WordTokenizer.train("hello world the cat sat")
+    uniform(tokenizer, monkeypatch)
+    (found,) = shell("perplexity", "--json", stdin=text).records
+    assert {unit: about["count"] for unit, about in found["per"].items()} == {
+        "token": 3,
+        "word": n_words,
+        "byte": n_bytes,
+    }
+    assert found["nats"] == pytest.approx(3 * math.log(tokenizer.vocab_size))
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("a", (2, 1, 2)),
+        ("a\n", (2, 1, 2)),
+        ("hello\nworld\n", (4, 2, 12)),
+        ("hello" + "\n" * 12 + "world\n", (4, 2, 12)),
+        ("\r\n\r\nhello\r\n\r\nworld\r\n", (4, 2, 12)),
+        ("hello\x0cworld\u2028the cat\n", (5, 4, 20)),
+        ("hello <eos> world\n", (4, 2, 12)),
+    ],
+)
+def test_the_counts_of_a_word_model_with_ends(shell, monkeypatch, text, counts):
+    tokenizer = WordTokenizer.train(
+        "hello world the cat a", split="whitespace", special_tokens=["<eos>"]
+    )
+    uniform(tokenizer, monkeypatch)
+    (found,) = shell("perplexity", "--json", stdin=text).records
+    assert tuple(found["per"][unit]["count"] for unit in ("token", "word", "byte")) == counts
+
+
+def test_a_character_model_that_does_not_know_its_first_character_is_scored(shell, monkeypatch):
+    tokenizer = CharTokenizer.train("abc", unk="<unk>")
+    uniform(tokenizer, monkeypatch)
+    (found,) = shell("perplexity", "--json", stdin="語ab").records
+    assert found["per"]["byte"]["count"] == found["per"]["token"]["count"] == 2
+    assert "1 of 3 tokens are <unk>" in shell.err
+
+
+@pytest.mark.parametrize("text", [" \n\t\u2028\n", "\n"])
+@pytest.mark.parametrize("ends", [[], ["<eos>"]])
+def test_a_text_of_white_space_is_nothing_to_a_word_model(shell, monkeypatch, text, ends):
+    uniform(WordTokenizer.train("a b", special_tokens=ends), monkeypatch)
+    Path("blank.txt").write_text(text, encoding="utf-8")
+    shell("perplexity", "blank.txt").fails("blank.txt holds nothing to predict", "no token")
+
+
+def test_a_single_token_without_a_past_is_nothing_to_predict(shell, monkeypatch):
+    uniform(CharTokenizer.train("ab"), monkeypatch)
+    Path("one.txt").write_text("a")
+    shell("perplexity", "one.txt").fails("one.txt holds nothing to predict", "nothing before it")
+    Path("two.txt").write_text("az")
+    shell("perplexity", "two.txt").fails("two.txt: text[1] is 'z'", "not in the vocabulary")
+
+
+def test_tokenizers_of_the_hub_that_drop_white_space_are_known(tmp_path):
+    """One keeps it, as GPT-2's; the other cuts at it."""
+    vocab = {"a": 0, "b": 1, "c": 2, "[UNK]": 3}
+    rust = RustTokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
+    rust.pre_tokenizer = pre_tokenizers.Whitespace()
+    rust.save(str(tmp_path / "words.json"))
+    words = cli.HubTokenizer(tmp_path / "words.json")
+    assert not words.reads_space and words.unk == "[UNK]" and words.first_end(" xyz a") == 4
+    assert counted(words, " \n xyz  a\n\nb\n") == (5, 2)
+    rust = RustTokenizer(models.BPE({char: i for i, char in enumerate(sorted(BYTE_CHARS))}, []))
+    rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rust.decoder = decoders.ByteLevel()
+    rust.save(str(tmp_path / "bytes.json"))
+    assert cli.HubTokenizer(tmp_path / "bytes.json").reads_space
+    rust = RustTokenizer(
+        models.WordLevel({"x": 0})
+    )  # it knows one word, and has no sign for others
+    rust.save(str(tmp_path / "one.json"))
+    assert not cli.HubTokenizer(tmp_path / "one.json").reads_space
+
+
 # --- sample -----------------------------------------------------------------------------------------------------------
 
 

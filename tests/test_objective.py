@@ -855,6 +855,35 @@ def test_perplexity_of_nothing_is_an_error(loader):
         ob.compute_perplexity(Table(), loader)
 
 
+def test_labels_that_are_the_inputs_are_refused_with_the_way_to_shift_them():
+    """The collators of transformers give such batches; the shifted pair has exp of the mean loss, by hand."""
+    model, ids = Prefix(), random_ids(7, 3, 8)
+    padded = torch.where(torch.arange(8) < torch.tensor([[8], [5], [2]]), ids, ob.IGNORE)
+    for labels in (ids, padded, ids.int(), ids.clone().masked_fill(ids == ids[0, 0], ob.IGNORE)):
+        with pytest.raises(ValueError, match=r"labels equal input_ids.*labels\[:, 1:\]"):
+            ob.compute_perplexity(model, [{"input_ids": ids, "labels": labels}])
+    shifted = {"input_ids": ids[:, :-1], "labels": padded[:, 1:]}
+    losses = [
+        -model.log_prob(row[None, :n]).sum().item() for row, n in zip(ids, (8, 5, 2), strict=True)
+    ]
+    expected = math.exp(sum(losses) / (7 + 4 + 1))
+    assert ob.compute_perplexity(model, [shifted]) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels"),
+    [
+        ([[3, 3, 3]], [[3, 3, 3]]),  # a text of one token repeated is its own continuation
+        ([[3, 3, 0, 0]], [[3, 3, -100, -100]]),
+        ([[5]], [[5]]),
+        ([[1, 2], [4, 4]], [[2, 1], [4, 4]]),
+    ],
+)
+def test_targets_that_may_be_what_comes_next_are_measured(ids, labels):
+    batch = {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels)}
+    assert ob.compute_perplexity(Uniform(7), [batch]) == pytest.approx(7)
+
+
 def test_perplexity_weighs_pieces_by_their_tokens():
     """S92: four tokens at 2 nats and one at 10 give 36.6, not 403.4."""
     assert round(ob.perplexity([2, 10], [4, 1]), 1) == 36.6
@@ -880,6 +909,27 @@ def test_perplexity_weighs_pieces_by_their_tokens():
 def test_perplexity_of_no_pieces_or_wrong_counts_is_an_error(arguments):
     with pytest.raises(ValueError, match="losses"):
         ob.perplexity(*arguments)
+
+
+@pytest.mark.parametrize("losses", [[-2.3], [1.0, -0.01], -np.ones(3), [5.0, -1e300], -0.5])
+def test_log_probabilities_without_their_minus_are_refused(losses):
+    """A probability is at most 1, so a perplexity of tokens is at least 1."""
+    with pytest.raises(ValueError, match=r"losses\[\d\] is -.*-log p.*minus.*densities"):
+        ob.perplexity(losses)
+    with pytest.raises(ValueError, match="minus"):
+        ob.perplexity(losses, np.ones(np.size(losses)))
+
+
+def test_losses_below_zero_by_rounding_are_losses():
+    assert ob.perplexity([-1e-7, 0.0, -1e-4]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("model", [Uniform(7), nn.Linear(2, 2), {"loss": 1.0}])
+def test_what_is_no_loss_is_told_where_a_model_is_measured(model):
+    with pytest.raises(
+        TypeError, match=rf"got {type(model).__name__}; .*compute_perplexity.*score"
+    ):
+        ob.perplexity(model)
 
 
 def test_effective_choices_lie_between_1_and_the_number_of_tokens():

@@ -1431,6 +1431,24 @@ def test_the_gap_is_filled_with_the_most_probable_tokens():
         sa.complete(model, words, "the", top=0)
 
 
+@pytest.mark.parametrize("size", [11, 16, 384])
+def test_ids_without_a_token_fill_no_gap(size):
+    """A padded vocabulary, and one with a hole: only names are offered, with the probabilities of the model."""
+    from arbook.tokens import Vocab, WordTokenizer
+
+    words = WordTokenizer(Vocab(["a", "b", None, "c", None, "d"]), unk=None)
+    law = np.random.default_rng(size).dirichlet(np.ones(size))
+    law[7] += 1  # the likeliest has no name
+    law /= law.sum()
+    model = TableLM(np.tile(law, (size, 1)))
+    answers = sa.complete(model, words, "a b", top=size)
+    named = sorted(
+        ((law[i], word) for i, word in ((0, "a"), (1, "b"), (3, "c"), (5, "d"))), reverse=True
+    )
+    assert answers == [(word, pytest.approx(p)) for p, word in named]
+    assert sa.complete(model, words, "a", top=2) == answers[:2]
+
+
 # --- packed weights ---------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,18 @@
 """Vocabularies and tokenizers: round trips, the lecture's numbers, textbook merges, and every promised error."""
 
+import _thread
 import json
 import os
 import pickle
+import random
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+import tracemalloc
+import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +21,7 @@ import pytest
 import torch
 from arbook import data, tokens
 from arbook.tokens import BPETokenizer, CharTokenizer, Corpus, Tokenizer, Vocab, WordTokenizer
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
@@ -347,6 +354,106 @@ def test_words_are_cut_by_the_stated_rule(split, expected):
     assert [tokenizer.vocab.token(i) for i in tokenizer.encode(text)] == expected
 
 
+# Words as their readers see them: vowel signs, accents and joiners belong to the letter before them (UAX 29, WB4).
+WORDS_OF_SCRIPTS = {
+    "Hindi": ["आधुनिक", "मानक", "हिन्दी"],
+    "Telugu": ["తెలుగు", "భాష"],
+    "Arabic with vowels": ["كِتَابٌ", "جَدِيدٌ"],
+    "Hebrew with points": ["שָׁלוֹם", "עוֹלָם"],
+    "Thai with tone marks": ["สวัสดี", "ที่นี่"],
+    "decomposed Latin": ["cafe\u0301", "u\u0308ber", "n\u0303u\u0301"],
+    "Vietnamese, decomposed": [
+        unicodedata.normalize("NFD", "tiếng"),
+        unicodedata.normalize("NFD", "Việt"),
+    ],
+    "Persian with a non-joiner": ["می\u200cخواهم", "کتاب\u200cها"],
+    "half forms with a joiner": ["क्\u200dष", "ර\u0dca\u200dය"],
+    "signs with marks": ["❤\ufe0f", "=\u0338"],
+    "joined emoji": ["👩\u200d🚀", "👨\u200d👩\u200d👧", "👍🏽", "🏳\ufe0f\u200d🌈"],
+}
+
+
+@pytest.mark.parametrize("words", WORDS_OF_SCRIPTS.values(), ids=WORDS_OF_SCRIPTS)
+def test_marks_and_joiners_never_begin_a_word(words):
+    text = " ".join(words)
+    for split in ("words", "lossless"):
+        tokenizer = WordTokenizer.train(text, split=split, unk=None)
+        found = [tokenizer.vocab.token(i) for i in tokenizer.encode(text)]
+        assert [token for token in found if token != " "] == words
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_what_joins_letters_is_a_letter_a_mark_or_a_joiner():
+    """Every character of Unicode between two letters; in words of its own terms, without the library's pattern."""
+    cut = tokens.SPLITS["words"][0].findall
+    for char in map(chr, range(sys.maxunicode + 1)):
+        mark = unicodedata.category(char).startswith("M") or 0x1F3FB <= ord(char) <= 0x1F3FF
+        joins = char.isalnum() or mark or char in "_'’\u200c\u200d"
+        expected = [f"a{char}b"] if joins else ["a", "b"] if char.isspace() else ["a", char, "b"]
+        assert cut(f"a{char}b") == expected, hex(ord(char))
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_text)
+def test_composed_and_decomposed_text_is_cut_at_the_same_places(text):
+    """An accent may be part of its letter or a character behind it: the words are the same."""
+    cut = tokens.SPLITS["words"][0].findall
+    composed, decomposed = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    assert [unicodedata.normalize("NFC", word) for word in cut(decomposed)] == cut(composed)
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_text | st.text("ab_1'’.,! -éß中\n…語ñ", max_size=40))
+def test_text_without_marks_and_joiners_is_cut_as_in_older_versions(text):
+    """The rule of version 1, written down here."""
+    if not any(unicodedata.category(c)[0] == "M" or c in "\u200c\u200d🏻🏼🏽🏾🏿" for c in text):
+        old = re.findall(r"\w+(?:['’]\w+)*|[^\w\s]", text)
+        assert tokens.SPLITS["words"][0].findall(text) == old
+
+
+def test_long_words_of_marks_and_joiners_take_one_look():
+    """A pattern that tries every way to cut would need more steps than there are atoms."""
+    for word in ("\u200d" * 5_000, "👩\u200d" * 5_000, "e\u0301" * 5_000, "'" * 5_000):
+        assert "".join(tokens.SPLITS["words"][0].findall(word)) == word
+        assert tokens.SPLITS["words"][0].fullmatch(word + " ") is None
+
+
+@every_tokenizer
+def test_a_tokenizer_is_not_made_from_a_text(tokenizer):
+    kind = type(tokenizer)
+    if kind is not BPETokenizer:
+        for call in (kind, lambda: kind("hello"), lambda: kind(["a"])):
+            with pytest.raises(TypeError, match=rf"vocab must be a Vocab.*{kind.__name__}.train"):
+                call()
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "end"),
+    [
+        (CharTokenizer.train("ab"), "ba", 1),
+        (CharTokenizer.train("ab", unk="<unk>"), "語a", 1),
+        (WordTokenizer.train("to be"), "to be", 2),
+        (WordTokenizer.train("to be"), " \n\u2028 supercalifragilistic be", 24),
+        (WordTokenizer.train("to be"), "हिन्दी be", 6),
+        (WordTokenizer.train("to be", split="whitespace"), "\tto,be be", 6),
+        (WordTokenizer.train("to be", split="lossless"), "\n\n to", 3),
+        (BPETokenizer([("t", "o")]), "to be", 2),
+        (BPETokenizer(), "語", 1),
+        (CharTokenizer.train("ab"), "", 0),
+        (WordTokenizer.train("to be"), " \n ", 0),
+        (BPETokenizer(), "", 0),
+    ],
+)
+def test_the_first_token_ends_where_its_spelling_does(tokenizer, text, end):
+    assert tokenizer.first_end(text) == end
+
+
+def test_only_tokenizers_with_tokens_for_it_read_white_space():
+    reads = {split: WordTokenizer.train("a b", split=split).reads_space for split in tokens.SPLITS}
+    assert reads == {"words": False, "whitespace": False, "lossless": True}
+    assert CharTokenizer.train("ab").reads_space and BPETokenizer().reads_space
+
+
 def test_unknown_words_and_characters_follow_the_policy():
     """S31."""
     words = WordTokenizer.train("a b")
@@ -565,6 +672,165 @@ def test_blocks_do_not_change_the_tokens(text, size):
     assert [piece for block in blocks for piece in pieces(block)] == pieces(text)
 
 
+def test_without_merges_the_ids_are_the_bytes():
+    text = "naïve 語🙂\n" * 1_000
+    ids = BPETokenizer(special_tokens=["<eos>"]).encode(text)
+    assert ids == list(text.encode()) and all(type(i) is int for i in ids)
+    assert BPETokenizer().encode_array(text).dtype == np.int64
+
+
+@pytest.mark.parametrize("wrong", [(), ("a",), ("a", "b", "c"), "ab", "a b"])
+def test_a_merge_is_a_pair(wrong):
+    with pytest.raises(ValueError, match=r"merges\[1\] must be a pair of tokens.*empty ones"):
+        BPETokenizer([("a", "b"), wrong])
+
+
+def test_merges_may_come_from_an_iterator():
+    pairs = [("a", "b"), ("ab", "c")]
+    assert BPETokenizer(iter(pairs)) == BPETokenizer(pairs) != BPETokenizer()
+
+
+def test_merges_of_gpt2_are_read_from_their_lines():
+    lines = "#version: 0.2\nĠ t\nh e\nĠt he\n".split("\n")
+    assert BPETokenizer([line.split() for line in lines[1:] if line]).merges[-1] == ("Ġt", "he")
+    with pytest.raises(ValueError, match=r"merges\[3\] must be a pair of tokens, got \[\]"):
+        BPETokenizer([line.split() for line in lines[1:]])
+    with pytest.raises(ValueError, match="'#version:', '0.2'"):
+        BPETokenizer([line.split() for line in lines[:-1]])
+
+
+def letters(n: int, alphabet: str = "ACGT") -> str:
+    return "".join(random.Random(n).choices(alphabet, k=n))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 7, "\n", " ", "!", "1", "語", "e\u0301", "🙂", "ab\u00a0", "\t \r"],
+    ids=ascii,
+)
+def test_words_to_learn_from_have_a_longest_length_so_that_twice_the_text_is_twice_the_work(text):
+    """The library looks at all of a word for each merge in it: its work is the sum of squares of their lengths."""
+
+    def work(n):
+        text_n = (text * n)[:n]
+        cutter = tokens._word_cutter(text_n)
+        pieces = [p for block in tokens._blocks(text_n) for p, _ in cutter.pre_tokenize_str(block)]
+        joined = "".join(pieces)
+        assert len(joined) == len(text_n.encode()) and max(map(len, pieces)) <= 1_000
+        return sum(len(piece) ** 2 for piece in pieces)
+
+    assert work(160_000) < 2.1 * work(80_000)
+
+
+def test_a_genome_is_learned_and_comes_back():
+    genome = letters(300_000)
+    tokenizer = BPETokenizer.train(genome, 300)
+    assert tokenizer.vocab_size == 300 and tokenizer.decode(tokenizer.encode(genome)) == genome
+    pairs = Counter(map("".join, zip(genome, genome[1:], strict=False)))
+    assert "".join(tokenizer.merges[0]) == max(pairs, key=pairs.get)
+
+
+def chinese(n: int) -> str:
+    """Prose without blanks: short words between signs."""
+    rng = random.Random(0)
+    words = [
+        "".join(rng.choices("的一是不了人我在有他这中大来上国", k=rng.randint(2, 9)))
+        for _ in range(500)
+    ]
+    return "".join(rng.choice(words) + rng.choice("，。、「」") for _ in range(n))
+
+
+@pytest.mark.parametrize("text", [chinese(12_000), "x=1;" * 18_000, TEXT * 50], ids=len)
+def test_long_text_with_signs_has_the_ids_of_the_library_uncut(text):
+    """Peer: the same merges and ids, though the text is handed over in blocks."""
+    peer = RustTokenizer(models.BPE())
+    peer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    peer.train_from_iterator([text], trainer)
+    ours = BPETokenizer.train(text, 400)
+    assert [list(m) for m in ours.merges] == json.loads(peer.to_str())["model"]["merges"]
+    assert len(list(tokens._blocks(text))) > 1
+    assert [ours.vocab.token(i) for i in ours.encode(text)] == peer.encode(text).tokens
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.text(st.sampled_from("aé語_1½'s.,!，🙂\u0301\u200d \n\t\x1c\u00a0\u3000"), max_size=80),
+    st.integers(1, 20),
+)
+def test_blocks_end_only_where_the_rule_of_gpt2_cuts(text, size):
+    cutter = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+    def pieces(part):
+        return [piece for piece, _ in cutter.pre_tokenize_str(part)]
+
+    assert [p for block in tokens._blocks(text, size) for p in pieces(block)] == pieces(text)
+    blocks = list(tokens._blocks(text, size, longest=2 * size))
+    assert "".join(blocks) == text and max(map(len, blocks)) <= 2 * size
+
+
+def test_encoding_text_without_blanks_needs_little_memory():
+    """What Python allocates for a text of bytes, in bytes for each character, whatever its length."""
+    for n in (1_000_000, 2_000_000):
+        text = "a" * n
+        tracemalloc.start()
+        ids = BPETokenizer().encode_array(text)
+        peak = tracemalloc.get_traced_memory()[1] / n
+        tracemalloc.stop()
+        assert len(ids) == n and peak < 8 + 1 + 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak as Linux tells it")
+def test_encoding_with_merges_needs_little_memory():
+    """Compiled code included: how far the peak of a process rises."""
+    code = """
+import resource, sys
+from arbook.tokens import BPETokenizer
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+tokenizer = BPETokenizer([("A", "C"), ("G", "T")])
+tokenizer.encode("ACGT" * 40_000)  # one block, and what is loaded once
+n, text = int(sys.argv[1]), "ACGTT" * (int(sys.argv[1]) // 5)
+before = peak()
+ids = tokenizer.encode_array(text)
+used = peak() - before
+assert tokenizer.decode(ids) == text
+print(used)
+"""
+    n = 2_000_000
+    run = subprocess.run([sys.executable, "-c", code, str(n)], capture_output=True, check=True)
+    assert int(run.stdout) < 25e6 + 20 * n
+
+
+def test_an_interrupt_ends_the_wait_for_compiled_code():
+    going_on = threading.Event()
+
+    def work():
+        _thread.interrupt_main()
+        going_on.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        tokens._wait_for(work)
+    assert not going_on.is_set()
+    going_on.set()
+    with pytest.raises(ValueError, match="inside"):
+        tokens._wait_for(lambda: (_ for _ in ()).throw(ValueError("inside")))
+
+
+def test_training_waits_where_it_can_be_interrupted(monkeypatch):
+    def interrupted(work):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokens, "_wait_for", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        BPETokenizer.train(TEXT, 300)
+
+
+def test_progress_does_not_change_what_is_learned(capfd):
+    assert BPETokenizer.train(TEXT, 300, progress=True) == BPETokenizer.train(TEXT, 300)
+    assert capfd.readouterr().out == ""
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -582,6 +848,43 @@ def test_a_saved_tokenizer_comes_back_the_same(tokenizer, tmp_path):
         assert copy.special_tokens == tokenizer.special_tokens
     assert os.listdir(tmp_path) == ["tokenizer.json"]
     assert json.loads(path.read_text("utf-8"))["class"] == type(tokenizer).__name__
+
+
+def test_word_tokenizers_of_older_files_keep_their_rule_and_ids(tmp_path):
+    """In version 1, marks were signs of their own; the ids here are those of its pattern, by hand."""
+    path = tmp_path / "old.json"
+    vocab = ["ह", "ि", "न", "्", "द", "ी", "don't", "<unk>"]
+    record = {"format": "arbook.tokens", "version": 1, "class": "WordTokenizer", "vocab": vocab}
+    record |= {"split": "words", "unk": "<unk>", "special_tokens": ["<unk>"]}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    old = Tokenizer.load(path)
+    assert old.encode("हिन्दी don't") == [0, 1, 2, 3, 4, 5, 6]
+    old.save(tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text("utf-8")) == record
+    again = pickle.loads(pickle.dumps(WordTokenizer.load(tmp_path / "again.json")))
+    assert again == old and again.encode("हि") == [0, 1]
+    new = WordTokenizer(Vocab(vocab))
+    assert new != old and new.encode("हि") == [7]
+    new.save(path)
+    assert json.loads(path.read_text("utf-8"))["version"] == 2
+    assert WordTokenizer.load(path) == new
+
+
+@every_tokenizer
+def test_files_of_a_later_version_are_refused(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "t.json")
+    record = json.loads((tmp_path / "t.json").read_text("utf-8"))
+    newest = 2 if type(tokenizer) is WordTokenizer else 1
+    assert record["version"] == newest
+    for version in (newest + 1, 0, "1", None):
+        (tmp_path / "t.json").write_text(json.dumps(record | {"version": version}))
+        with pytest.raises(ValueError, match=f"version.*reads up to version {newest}"):
+            Tokenizer.load(tmp_path / "t.json")
+
+
+def test_the_tokenizer_of_the_recorded_run_is_read():
+    recorded = Tokenizer.load(ROOT / "runs" / "train_cpu_seed0" / "tokenizer.json")
+    assert recorded.vocab_size == 65 and recorded.decode(recorded.encode("To be?\n")) == "To be?\n"
 
 
 def test_ids_without_a_token_survive_a_file(tmp_path):
