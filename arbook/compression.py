@@ -1105,22 +1105,23 @@ def archive_info(blob: bytes) -> dict[str, Any]:
     Returns
     -------
     dict
-        `n_bytes` of the data; `stored`, how many of them stand there as they are; `n_archives`; and of the first
-        archive `n_streams`, `model`, the first 12 digits of its `model_identity`, `name`, what the writer called it,
-        and `environment`, where it was written.
+        `n_bytes` of the data; `stored`, how many of them stand there as they are; `n_archives`; `name`, what the writer
+        called the model, if anything; and of the first archive `n_streams`, `model`, the first 12 digits of its
+        `model_identity`, and `environment`, where it was written.
     """
-    first = next(unpack_archives(blob))
+    first, name = next(unpack_archives(blob)), ""
     n_bytes = n_stored = n_archives = 0
     for archive in unpack_archives(blob):
         n_bytes += archive.n_bytes
         n_stored += 0 if archive.n_streams else archive.n_bytes
         n_archives += 1
+        name = name or archive.name
     return {
         "n_bytes": n_bytes,
         "stored": n_stored,
         "n_archives": n_archives,
         "n_streams": first.n_streams,
         "model": first.model.hex(),
-        "name": first.name,
+        "name": name,
         "environment": describe_environment(first.environment),
     }
