@@ -519,7 +519,7 @@ def load_tokenizer(path: Path) -> "Tokenizer | HubTokenizer":
 
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(f"{path} is no tokenizer: {error}") from error
     ours = not isinstance(record, dict) or record.get("format") == FORMAT or "model" not in record
     return Tokenizer.load(path) if ours else HubTokenizer(path)
@@ -542,7 +542,11 @@ class HubTokenizer:
 
         try:
             self._rust = Tokenizer.from_file(str(path))
-        except Exception as error:  # it raises nothing more special
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except (
+            BaseException
+        ) as error:  # nothing more special; what Rust calls a panic is not even an Exception
             raise CommandError(f"{path} is no tokenizer: {error}") from error
         self.vocab = Vocab.from_ids(self._rust.get_vocab())
         self.vocab_size = len(self.vocab)

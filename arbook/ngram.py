@@ -9,12 +9,14 @@ __all__ = ['ABSENT', 'UNSEEN', 'SINGLE_FALLBACK', 'MODIFIED_FALLBACK', 'SMOOTHIN
            'follow', 'add_k', 'back_off', 'score_tokens', 'score_next', 'counts_of_counts', 'absolute_discount',
            'modified_discounts', 'kneser_ney', 'followers', 'next_log_probs', 'check_token_state', 'NGramLM',
            'as_expectation', 'chain_mean', 'chain_deviation', 'as_words', 'spell', 'arpa_text', 'parse_arpa',
-           'cut_columns', 'as_logs', 'read_levels', 'parse_level', 'pack_levels', 'unpack_levels', 'check_levels']
+           'cut_columns', 'as_logs', 'read_levels', 'parse_level', 'pack_levels', 'unpack_levels', 'read_arrays',
+           'check_levels']
 
 # %% ../nbs/05_ngrams.ipynb #acef60b2
 import io
 import json
 import math
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -1044,12 +1046,15 @@ def pack_levels(header: dict, levels: Sequence[Level], discounts: np.ndarray | N
     return buffer.getvalue()
 
 
+_DAMAGE = (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_DAMAGE += (struct.error, zipfile.BadZipFile)  # what the readers of its parts raise
+
+
 def unpack_levels(path: str | Path) -> tuple[dict, list[Level], np.ndarray | None]:
     """Read what `pack_levels` wrote, or raise ValueError."""
-    content = io.BytesIO(Path(path).read_bytes())
+    content = Path(path).read_bytes()
     try:
-        with np.load(content, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = dict(read_arrays(content))
         header = json.loads(arrays["header"].tobytes())
         if header["format"] != FORMAT or header["version"] != 1:
             raise ValueError(f"its header is {header}")
@@ -1063,9 +1068,31 @@ def unpack_levels(path: str | Path) -> tuple[dict, list[Level], np.ndarray | Non
         as_eos(header["eos_id"], header["vocab_size"])
         discounts = arrays["discounts"].astype(np.float64).reshape(-1, 3)
         header["k"] = float(header["k"])
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path} does not hold a valid NGramLM: {error!r}") from error
     return header, levels, discounts if len(discounts) else None
+
+
+def read_arrays(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and content of each array of an `.npz` file, in no more memory than the file takes itself."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        for part in file.infolist():
+            if part.compress_type != zipfile.ZIP_STORED or part.file_size > len(content):
+                raise ValueError(f"{part.filename!r} is packed: it could be of any size")
+            raw = io.BytesIO(file.read(part))
+            if np.lib.format.read_magic(raw) != (1, 0):
+                raise ValueError(f"{part.filename!r} is not of version 1.0")
+            try:
+                shape, by_columns, dtype = np.lib.format.read_array_header_1_0(raw)
+            except (
+                Exception
+            ) as error:  # NumPy asks Python's own parser, which has errors of many kinds
+                raise ValueError(f"{part.filename!r} has a damaged header") from error
+            data = raw.read()
+            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
+                raise ValueError(f"{part.filename!r} does not hold the numbers that it claims")
+            array = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+            yield part.filename.removesuffix(".npy"), array.copy()
 
 
 def check_levels(levels: Sequence[Level], vocab_size: int) -> None:
