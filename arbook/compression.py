@@ -428,13 +428,14 @@ def decode_bytes(
     """Read back what `encode_bytes` wrote; memory is taken as bytes are found, whatever their number is said to be."""
     decoder, reader = ArithmeticDecoder(payload), ByteReader(model, n_streams)
     found, logits = bytearray(), reader.logits  # row after row
+    end = len(payload.rstrip(b"\0"))
     while len(found) < n_bytes:
         n = min(n_bytes - len(found), n_streams)
         row = decoder.decode(as_weights(logits)[:n, 0].cumsum(axis=-1))
         found += bytes(row)
-        if (
-            decoder.at > len(payload) + 16
-        ):  # long behind its end: zeros follow, or the checksum is wrong
+        only_zeros = decoder.at >= end and not decoder.value  # the first symbol, for ever
+        lost = decoder.at > len(payload) + 16  # no writer ends so early: the checksum will be wrong
+        if only_zeros or lost:
             n += n_bytes - len(found)
             found += bytes(n_bytes - len(found))
         elif len(found) < n_bytes:

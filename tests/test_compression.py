@@ -1,6 +1,8 @@
 """Compression: exact references for the coder, lossless on everything, sizes that are losses, and every named error."""
 
 import copy
+import gzip
+import json
 import lzma
 import math
 import os
@@ -1084,3 +1086,27 @@ def test_the_script_that_measures_runs_in_small(name, monkeypatch, capsys):
     bench.main(["--quick", "--texts", name])
     shown = capsys.readouterr().out
     assert all(label in shown for label in cases)
+
+
+def test_a_program_is_added_to_a_record_if_the_others_take_what_they_took(
+    monkeypatch, capsys, tmp_path
+):
+    content = data.splits("pydoc").valid.encode()
+    text = {"text": "pydoc", "bytes": len(content), "cases": [{"name": "gzip -9", "size": 0}]}
+    with pytest.raises(RuntimeError, match="gzip -9 takes .* here, and 0 there"):
+        bench.add_sizes({"texts": [text]}, "xz -9e")
+    text["cases"][0]["size"] = len(gzip.compress(content, 9))
+    (found,) = bench.add_sizes({"texts": [text]}, "xz -9e")["texts"]
+    size = len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+    added = {"name": "xz -9e", "size": size, "bits_per_byte": 8 * size / len(content)}
+    assert found["cases"] == [*text["cases"], added]
+    with pytest.raises(ValueError, match="'arj' is not one of gzip -9"):
+        bench.add_sizes({"texts": [text]}, "arj")
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"texts": [found]}))
+    monkeypatch.setattr(bench, "RECORD", record)
+    monkeypatch.setattr(bench, "report", lambda record: "")
+    monkeypatch.setattr(bench, "write", lambda path, record: path.write_text(json.dumps(record)))
+    bench.main(["--add", "bzip2 -9"])
+    names = [case["name"] for case in json.loads(record.read_text())["texts"][0]["cases"]]
+    assert names == ["gzip -9", "xz -9e", "bzip2 -9"]
