@@ -1066,7 +1066,7 @@ def unpack_levels(path: str | Path) -> tuple[dict, list[Level], np.ndarray | Non
         if header["smoothing"] not in (*SMOOTHING, None):
             raise ValueError(f"its smoothing is {header['smoothing']!r}")
         as_eos(header["eos_id"], header["vocab_size"])
-        discounts = arrays["discounts"].astype(np.float64).reshape(-1, 3)
+        discounts = arrays["discounts"].astype(np.float64, casting="safe").reshape(-1, 3)
         header["k"] = float(header["k"])
     except _DAMAGE as error:
         raise ValueError(f"{path} does not hold a valid NGramLM: {error!r}") from error

@@ -330,7 +330,7 @@ def test_any_bytes_are_a_file_of_tokens_or_a_named_error(tmp_path, times):
 
     def inputs() -> Iterator[bytes]:
         yield b"[" * 256
-        yield from damaged(good, 7_000 * times, times)
+        yield from damaged(good, 9_000 * times, times)
         for _ in range(8_000 * times):
             content = dice.choice(good)
             record = changed(json.loads(content[:256]), dice)
