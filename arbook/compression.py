@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'NARROW', 'GRID', 'OCTAVES', 'START', 'ALIGNMENT', 'Progress', 'CHUNK', 'STREAM_BYTES', 'MOST_STREAMS',
-           'WIDEST', 'MAGIC', 'BLOCK', 'NAME_LENGTH', 'DEVICES', 'KERNELS', 'SUFFIX', 'ArithmeticEncoder', 'carry',
+           'WIDEST', 'MAGIC', 'BLOCK', 'DEVICES', 'KERNELS', 'SUFFIX', 'ArithmeticEncoder', 'carry',
            'ArithmeticDecoder', 'weight_table', 'as_weights', 'ByteAdapter', 'repeatable', 'aligned', 'reads_exactly',
            'ByteReader', 'as_table', 'from_table', 'rows_and_logits', 'encode_bytes', 'decode_bytes', 'byte_bits',
            'as_content', 'as_byte_model', 'choose_streams', 'model_identity', 'feed', 'ArchiveError',
-           'DamagedArchiveError', 'WrongModelError', 'DisagreementError', 'Archive', 'as_name', 'varint', 'read_varint',
-           'unpack_archives', 'unpack_archive', 'check_claims', 'environment', 'describe_environment', 'compress',
-           'code_block', 'compress_blocks', 'decompress', 'decompress_archive', 'Counts', 'promote', 'GrowingCounts',
-           'tally_discounts', 'AdaptiveNGram', 'compress_file', 'decompress_file', 'check_free', 'archive_info']
+           'DamagedArchiveError', 'WrongModelError', 'DisagreementError', 'Archive', 'varint', 'read_varint',
+           'unpack_archives', 'environment', 'describe_environment', 'compress', 'compress_blocks', 'decompress',
+           'decompress_archive', 'Counts', 'promote', 'GrowingCounts', 'tally_discounts', 'AdaptiveNGram',
+           'compress_file', 'decompress_file', 'check_free', 'archive_info']
 
 # %% ../nbs/11_compression.ipynb #73a7c068
 import hashlib
@@ -585,7 +585,7 @@ class DisagreementError(ArchiveError):
 
 MAGIC = b"ARB"
 BLOCK = 1 << 24  # bytes of data in one archive
-NAME_LENGTH = 32  # of the name of a model
+_NAME_LENGTH = 32  # of the name of a model
 # Magic, version, checksum of the rest, model, environment, checksum of the data.
 _HEAD = struct.Struct("<3sBI6s3sI")
 
@@ -612,13 +612,13 @@ class Archive(NamedTuple):
         return head[:4] + struct.pack("<I", zlib.crc32(body)) + body
 
 
-def as_name(name: str) -> str:
+def _as_name(name: str) -> str:
     """Return the name of a model, or raise TypeError or ValueError: a terminal has to be able to show it."""
     if not isinstance(name, str):
         raise TypeError(f"name must be text, got {type(name).__name__}")
-    if not (name.isascii() and name.isprintable() and len(name) <= NAME_LENGTH):
+    if not (name.isascii() and name.isprintable() and len(name) <= _NAME_LENGTH):
         raise ValueError(
-            f"name must be at most {NAME_LENGTH} printable characters of ASCII, got {name!r}"
+            f"name must be at most {_NAME_LENGTH} printable characters of ASCII, got {name!r}"
         )
     return name
 
@@ -660,11 +660,11 @@ def unpack_archives(blob: bytes) -> Iterator[Archive]:
             raise DamagedArchiveError(
                 f"blob is of version {blob[at + 3]}; this library reads versions 1 and 2"
             )
-        archive, at = unpack_archive(blob, at)
+        archive, at = _unpack_archive(blob, at)
         yield archive
 
 
-def unpack_archive(blob: bytes, at: int) -> tuple[Archive, int]:
+def _unpack_archive(blob: bytes, at: int) -> tuple[Archive, int]:
     """Read the archive that begins at a position; return it and the position after it, or raise DamagedArchiveError."""
     try:
         _, version, expected, *head = _HEAD.unpack_from(blob, at)
@@ -685,11 +685,11 @@ def unpack_archive(blob: bytes, at: int) -> tuple[Archive, int]:
     if zlib.crc32(memoryview(blob)[at + 8 : end + n_payload]) != expected:
         raise DamagedArchiveError("blob is damaged: its checksum is wrong")
     archive = Archive(*head, n_bytes, n_streams, blob[end : end + n_payload], name)
-    check_claims(archive, version)
+    _check_claims(archive, version)
     return archive, end + n_payload
 
 
-def check_claims(archive: Archive, version: int) -> None:
+def _check_claims(archive: Archive, version: int) -> None:
     """Raise DamagedArchiveError if `compress` writes no such archive."""
     n_bytes, n_streams = archive.n_bytes, archive.n_streams
     if n_streams:
@@ -700,7 +700,7 @@ def check_claims(archive: Archive, version: int) -> None:
     if n_bytes > BLOCK or not possible:
         raise DamagedArchiveError(f"blob claims {n_bytes} bytes in {n_streams} streams")
     try:
-        as_name(archive.name)
+        _as_name(archive.name)
     except ValueError:
         raise DamagedArchiveError(f"blob claims a model called {archive.name!r}") from None
 
@@ -790,10 +790,10 @@ def compress(
     """
     data, model = as_content(data), as_byte_model(model)
     blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)] or [b""]
-    return b"".join(compress_blocks(blocks, model, streams, as_name(name), progress))
+    return b"".join(compress_blocks(blocks, model, streams, _as_name(name), progress))
 
 
-def code_block(block, model, streams=None, name="", progress=None) -> Archive:
+def _code_block(block, model, streams=None, name="", progress=None) -> Archive:
     """Return the archive of one block of data, coded by a model."""
     identity, where = bytes.fromhex(model_identity(model))[:6], environment(model)
     n_streams = choose_streams(model, len(block), streams)
@@ -805,7 +805,7 @@ def code_block(block, model, streams=None, name="", progress=None) -> Archive:
 def compress_blocks(blocks, model, streams=None, name="", progress=None) -> Iterator[bytes]:
     """Yield one archive for each block of data: coded, or the data as they are, whichever is smaller."""
     for block in blocks:
-        coded = code_block(block, model, streams, name, progress)
+        coded = _code_block(block, model, streams, name, progress)
         stored = coded._replace(n_streams=0, payload=block, name="")
         yield min(coded.pack(), stored.pack(), key=len)
 
@@ -1050,7 +1050,7 @@ def compress_file(
     check_free(out, overwrite)
     with open(path, "rb") as file:
         blocks = iter(lambda: file.read(BLOCK), b"")
-        coder = compress_blocks(blocks, as_byte_model(model), streams, as_name(name), progress)
+        coder = compress_blocks(blocks, as_byte_model(model), streams, _as_name(name), progress)
         archives = list(coder)
     write_atomically(out, b"".join(archives) or compress(b"", model))
     return out

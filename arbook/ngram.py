@@ -9,8 +9,7 @@ __all__ = ['ABSENT', 'UNSEEN', 'SINGLE_FALLBACK', 'MODIFIED_FALLBACK', 'SMOOTHIN
            'follow', 'add_k', 'back_off', 'score_tokens', 'score_next', 'counts_of_counts', 'absolute_discount',
            'modified_discounts', 'kneser_ney', 'followers', 'next_log_probs', 'check_token_state', 'NGramLM',
            'as_expectation', 'chain_mean', 'chain_deviation', 'as_words', 'spell', 'arpa_text', 'parse_arpa',
-           'cut_columns', 'as_logs', 'read_levels', 'parse_level', 'pack_levels', 'unpack_levels', 'read_arrays',
-           'check_levels']
+           'cut_columns', 'as_logs', 'read_levels', 'parse_level', 'pack_levels', 'unpack_levels', 'check_levels']
 
 # %% ../nbs/05_ngrams.ipynb #acef60b2
 import io
@@ -1054,7 +1053,7 @@ def unpack_levels(path: str | Path) -> tuple[dict, list[Level], np.ndarray | Non
     """Read what `pack_levels` wrote, or raise ValueError."""
     content = Path(path).read_bytes()
     try:
-        arrays = dict(read_arrays(content))
+        arrays = dict(_read_arrays(content))
         header = json.loads(arrays["header"].tobytes())
         if header["format"] != FORMAT or header["version"] != 1:
             raise ValueError(f"its header is {header}")
@@ -1073,7 +1072,7 @@ def unpack_levels(path: str | Path) -> tuple[dict, list[Level], np.ndarray | Non
     return header, levels, discounts if len(discounts) else None
 
 
-def read_arrays(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
+def _read_arrays(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
     """Yield name and content of each array of an `.npz` file, in no more memory than the file takes itself."""
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         for part in file.infolist():
@@ -1084,9 +1083,7 @@ def read_arrays(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
                 raise ValueError(f"{part.filename!r} is not of version 1.0")
             try:
                 shape, by_columns, dtype = np.lib.format.read_array_header_1_0(raw)
-            except (
-                Exception
-            ) as error:  # NumPy asks Python's own parser, which has errors of many kinds
+            except Exception as error:  # NumPy asks Python's parser, with errors of many kinds
                 raise ValueError(f"{part.filename!r} has a damaged header") from error
             data = raw.read()
             if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):

@@ -14,7 +14,7 @@ __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', '
            'TrainingError', 'Team', 'choose_device', 'join_team', 'TrainResult', 'train', 'shard', 'without_exchange',
            'check_block_size', 'fingerprint', 'seed_dropout', 'memory_errors', 'as_line', 'ancestral_sample', 'Preset',
            'run_preset', 'mark_ends', 'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run',
-           'code_revision', 'device_name', 'save_model', 'load_model', 'build_lstm', 'copy_record', 'recorded_files',
+           'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'recorded_files',
            'recorded_model', 'read_records', 'loss_band', 'main', 'as_setting']
 
 # %% ../nbs/08_training.ipynb #6b0f6e94
@@ -2080,7 +2080,7 @@ def load_model(folder: str | Path) -> LanguageModel:
             raise ValueError("weights and configuration do not belong together")
         if record.pop("version") != 1 or not all(t.isfinite().all() for t in state.values()):
             raise ValueError("this library reads version 1, and finite weights")
-        model = build_lstm(LSTMConfig(**record), state)
+        model = _build_lstm(LSTMConfig(**record), state)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder} holds no model that fits its configuration: {error}"
@@ -2088,7 +2088,7 @@ def load_model(folder: str | Path) -> LanguageModel:
     return model.eval()
 
 
-def build_lstm(config: LSTMConfig, state: dict[str, Tensor]) -> LSTMLM:
+def _build_lstm(config: LSTMConfig, state: dict[str, Tensor]) -> LSTMLM:
     """Return a model with these weights; before it takes any memory, ValueError if they do not fit."""
     if config.n_layer > len(state):
         raise ValueError(f"{len(state)} tensors are too few for {config.n_layer} layers")

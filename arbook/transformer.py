@@ -996,9 +996,11 @@ def build_model(cls: type[GPT], config: GPTConfig, state: Mapping[str, Tensor], 
     if unknown:
         raise CheckpointError(f"{path} holds {min(unknown)!r}, which such a model does not have")
     n_bytes = sum(weight.nbytes for weight in state.values())
-    angles = 16 * config.context_length * config.head_dim  # bytes, while they are computed
+    angles = 12 * config.context_length * config.head_dim  # bytes, while they are computed
     if config.positions == "rotary" and angles > 2**26 + 4 * n_bytes:  # no tensor vouches for it
-        raise CheckpointError(f"{path}: {n_bytes} bytes are few for its {config.context_length = }")
+        raise CheckpointError(
+            f"{path}: a context of {config.context_length} is out of proportion to {n_bytes} bytes of weights"
+        )
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:  # nothing but the tables of angles takes memory here

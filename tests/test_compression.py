@@ -84,7 +84,7 @@ def adapted() -> ByteAdapter:
 
 def coded(content: bytes, model: LanguageModel, **options) -> bytes:
     """An archive that is coded, also where the data as they are would take less."""
-    return cp.code_block(content, model, **options).pack()
+    return cp._code_block(content, model, **options).pack()
 
 
 MODELS = {
@@ -311,7 +311,7 @@ def test_an_archive_is_as_large_as_the_models_own_surprise(model):
     """S97: within 0.1 % and 32 bytes, whatever the data."""
     for content in (BYTES[1_000:1_300], b"", b"a", bytes(100)):
         for streams in (None, 7):
-            payload = 8 * len(cp.code_block(content, model, streams).payload)
+            payload = 8 * len(cp._code_block(content, model, streams).payload)
             size = 8 * len(compress(content, model, streams=streams))
             bits = byte_bits(content, model, streams=streams)
             assert payload <= 1.001 * bits.sum() + 16
@@ -339,7 +339,7 @@ def test_the_size_is_the_surprise_also_for_odd_models(seed, spread, content):
             return self(ids), state
 
     model = Table()
-    payload = 8 * len(cp.code_block(content, model).payload)
+    payload = 8 * len(cp._code_block(content, model).payload)
     size, bits = 8 * len(compress(content, model)), byte_bits(content, model).sum()
     assert 0.999 * bits - 8 < payload <= 1.001 * bits + 16
     assert min(payload, 8 * len(content)) < size <= min(payload, 8 * len(content)) + 8 * 32
