@@ -16,6 +16,7 @@ __all__ = ['Commands', 'COUNTED', 'COMMANDS', 'CommandError', 'run', 'explain', 
 # %% ../nbs/a3_cli.ipynb #7da5430e
 import argparse
 import csv
+import errno
 import io
 import json
 import math
@@ -419,16 +420,21 @@ def print_content(name: str, part: str) -> None:
 COUNTED = ("adaptive", "ngram")
 
 
-def add_model(parser: argparse.ArgumentParser, default: str, device: str = "auto") -> None:
-    """Add the options that say where a model comes from."""
+def add_model(
+    parser: argparse.ArgumentParser,
+    default: str | None,
+    device: str = "auto",
+    shown: str = "%(default)s",
+) -> None:
+    """Add the options that say where a model comes from; `shown` is the default in words."""
     about = (
         "adaptive:ORDER learns while it reads; ngram:ORDER is fitted to --train; a folder that `arbook train` "
-        "has written, or with GPT-2's files; a name on the Hugging Face hub (default: %(default)s)"
+        f"has written, or with GPT-2's files; a name on the Hugging Face hub (default: {shown})"
     )
     parser.add_argument(
         "--model", type=model_name, default=default, help=about
     ).complete = "directory"
-    about = "for ngram:ORDER, the text to fit: a text of `arbook data`, or a file (default: pydoc)"
+    about = "for ngram:ORDER, what to fit: a text of `arbook data`, or any file (default: pydoc)"
     parser.add_argument("--train", metavar="TEXT", help=about).complete = "file"
     about = "where a network computes: cpu, cuda, cuda:1 ... (default: %(default)s)"
     parser.add_argument("--device", default=device, help=about)
@@ -461,6 +467,7 @@ def open_model(given: argparse.Namespace) -> "tuple[LanguageModel, Tokenizer]":
 
 def count_model(kind: str, order: int, train: str) -> "tuple[LanguageModel, Tokenizer]":
     """Return an n-gram model of bytes, and the tokenizer whose tokens are the bytes."""
+    import numpy as np
     from arbook import data
     from arbook.compression import AdaptiveNGram
     from arbook.ngram import NGramLM
@@ -469,10 +476,10 @@ def count_model(kind: str, order: int, train: str) -> "tuple[LanguageModel, Toke
     tokenizer = BPETokenizer()
     if kind == "adaptive":
         return AdaptiveNGram(order, vocab_size=tokenizer.vocab_size), tokenizer
-    text = data.splits(train).train if train in data.available("text") else read_text(train)
-    return NGramLM(order, vocab_size=tokenizer.vocab_size).fit(
-        tokenizer.encode_array(text)
-    ), tokenizer
+    named = train in data.available("text")
+    content = data.splits(train).train.encode() if named else read_bytes(train)  # a byte is its id
+    ids = np.frombuffer(content, dtype=np.uint8).astype(np.int64)
+    return NGramLM(order, vocab_size=tokenizer.vocab_size).fit(ids), tokenizer
 
 # %% ../nbs/a3_cli.ipynb #60993dee
 def find_folder(name: str) -> Path:
@@ -512,7 +519,7 @@ def load_tokenizer(path: Path) -> "Tokenizer | HubTokenizer":
 
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CommandError(f"{path} is no tokenizer: {error}") from error
     ours = not isinstance(record, dict) or record.get("format") == FORMAT or "model" not in record
     return Tokenizer.load(path) if ours else HubTokenizer(path)
@@ -535,7 +542,11 @@ class HubTokenizer:
 
         try:
             self._rust = Tokenizer.from_file(str(path))
-        except Exception as error:  # it raises nothing more special
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except (
+            BaseException
+        ) as error:  # nothing more special; what Rust calls a panic is not even an Exception
             raise CommandError(f"{path} is no tokenizer: {error}") from error
         self.vocab = Vocab.from_ids(self._rust.get_vocab())
         self.vocab_size = len(self.vocab)
@@ -752,31 +763,42 @@ def first_token(tokenizer: "Tokenizer") -> list[int]:
     return [start]
 
 # %% ../nbs/a3_cli.ipynb #863ae5c9
+_SPEED = (
+    "adaptive:6 takes about a second for 10 kB of text, and two to restore them; networks are slower, ngram:ORDER is "
+    "faster. xz is the better choice above some hundred kB, for what is no text, and where time counts."
+)
+
+
 def add_compress(commands: Commands) -> None:
     """Add the command `compress`."""
     about = "Compress a file, or what comes through a pipe, with a language model."
-    add_coder(commands, "compress", run_compress, about, "FILE.arb")
+    parser = add_coder(commands, "compress", run_compress, about, "FILE.arb")
+    add_model(parser, "adaptive:6", device="cpu")  # where archives travel best
 
 
 def add_decompress(commands: Commands) -> None:
     """Add the command `decompress`."""
-    about = "Restore what `arbook compress` has written with the same model."
-    add_coder(commands, "decompress", run_decompress, about, "FILE without its .arb")
+    about = "Restore what `arbook compress` has written, with the same model."
+    parser = add_coder(commands, "decompress", run_decompress, about, "FILE without its .arb")
+    add_model(parser, None, device="cpu", shown="the one that FILE names, or adaptive:6")
 
 
-def add_coder(commands: Commands, name: str, run: Callable, about: str, default: str) -> None:
-    """Add one of the two; they have the same options."""
+def add_coder(
+    commands: Commands, name: str, run: Callable, about: str, default: str
+) -> argparse.ArgumentParser:
+    """Add one of the two; they have the same options, but for the model."""
     parser = add_command(commands, name, run, about)
+    parser.epilog = _SPEED
     add_file(parser, "any file")
     about = f"file to write, - for standard output (default: {default}; - for what comes through a pipe)"
     parser.add_argument("-o", "--output", metavar="OUT", help=about).complete = "file"
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    add_model(parser, "adaptive:6", device="cpu")  # where archives travel best
+    return parser
 
 
 def run_compress(given: argparse.Namespace) -> None:
     """Write an archive."""
-    from arbook.compression import SUFFIX, compress
+    from arbook.compression import SUFFIX, archive_info, compress
 
     out = given.output or ("-" if given.file == "-" else given.file + SUFFIX)
     check_output(given, out)
@@ -785,27 +807,53 @@ def run_compress(given: argparse.Namespace) -> None:
             "an archive is nothing for a terminal: redirect it, or name a file with -o"
         )
     content, model = read_bytes(given.file), byte_model(given)
+    name = (
+        given.model if given.model.partition(":")[0] in COUNTED else ""
+    )  # a path is nobody's business
     with progress(given, len(content), "B") as bar:
-        archive = compress(content, model, progress=bar.update)
-    deliver(given, out, archive, n_content=len(content), n_archive=len(archive))
+        archive = compress(content, model, name=name, progress=bar.update)
+    deliver(given, out, archive, n_archive=len(archive), **archive_info(archive))
 
 
 def run_decompress(given: argparse.Namespace) -> None:
     """Restore what is in an archive."""
-    from arbook.compression import SUFFIX, ArchiveError, archive_info, decompress
+    from arbook.compression import SUFFIX, ArchiveError, WrongModelError, archive_info, decompress
 
     if not given.output and given.file != "-" and Path(given.file).suffix != SUFFIX:
         raise CommandError(f"{given.file} does not end in {SUFFIX}: name the file to write with -o")
     out = given.output or given.file.removesuffix(SUFFIX)
     check_output(given, out)
-    archive = read_bytes(given.file)
+    archive, source = read_bytes(given.file), source_name(given.file)
     try:
-        n_content = archive_info(archive)["n_bytes"]  # if it is damaged, no model need be made
-        with progress(given, n_content, "B") as bar:
+        about = archive_info(archive)  # if it is damaged, no model need be made
+        given.model = given.model or _named_model(about["name"], source)
+        with progress(given, about["n_bytes"], "B") as bar:
             content = decompress(archive, byte_model(given), progress=bar.update)
+    except WrongModelError as error:
+        raise CommandError(f"{source} was written with {_other_model(given, about)}") from error
     except ArchiveError as error:  # the library calls it a blob, and here it has a name
-        raise CommandError(str(error).replace("blob", source_name(given.file), 1)) from error
-    deliver(given, out, content, n_content=len(content), n_archive=len(archive))
+        raise CommandError(str(error).replace("blob", source, 1)) from error
+    deliver(given, out, content, n_archive=len(archive), **about)
+
+
+def _named_model(name: str, source: str) -> str:
+    """Return the model to read an archive with, or raise CommandError: a stranger may have written the name."""
+    if not name:
+        return "adaptive:6"
+    if re.fullmatch(
+        "(adaptive|ngram):[1-9]", name
+    ):  # nothing is opened or fetched for it, and it is soon made
+        return name
+    raise CommandError(f"{source} asks for the model {name}: if you want it, say --model {name}")
+
+
+def _other_model(given: argparse.Namespace, about: dict[str, Any]) -> str:
+    """Say which model an archive asks for, where it is not the one that was given."""
+    if about["name"] == given.model:
+        text = given.train or "pydoc"
+        return f"the model {given.model}, fitted to another text than {text}: name it with --train"
+    wanted = about["name"] or "of a folder, or another without a name"
+    return f"the model {wanted}, and not with {given.model}: say so with --model"
 
 # %% ../nbs/a3_cli.ipynb #9f24b4bd
 def byte_model(given: argparse.Namespace) -> "LanguageModel":
@@ -830,23 +878,47 @@ def check_output(given: argparse.Namespace, out: str) -> None:
         raise CommandError(f"{out} is not an ordinary file")
     elif Path(out).exists() and not given.force:
         raise CommandError(f"{out} exists; --force replaces it")
+    elif not Path(out).parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(Path(out).parent))
 
 
 def deliver(
-    given: argparse.Namespace, out: str, content: bytes, *, n_content: int, n_archive: int
+    given: argparse.Namespace,
+    out: str,
+    content: bytes,
+    *,
+    n_archive: int,
+    n_bytes: int,
+    stored: int,
+    **_: Any,
 ) -> None:
     """Write the result, and say how large both sides are."""
     from arbook.tokens import write_atomically
 
-    rate = 8 * n_archive / n_content if n_content else math.inf
+    rate = 8 * n_archive / n_bytes if n_bytes else math.inf
     about = {"file": given.file, "output": out, "model": given.model}
-    sizes = {"content_bytes": n_content, "archive_bytes": n_archive, "bits_per_byte": rate}
-    text = f"{n_content:,} bytes, {n_archive:,} compressed: {rate:.3f} bits per byte"
+    sizes = {"content_bytes": n_bytes, "archive_bytes": n_archive, "bits_per_byte": rate}
+    text = f"{n_bytes:,} bytes, {n_archive:,} compressed"
+    if n_bytes:
+        text += f": {n_archive / n_bytes:.1%} of the size, {rate:.3f} bits per byte"
+    if stored:
+        text += f"; {stored:,} are stored as they are: the model gains nothing"
     if out == "-":
-        sys.stdout.buffer.write(content)
+        _write_output(content)
         return remark(given, text)
     write_atomically(out, content)
-    emit(given, about | sizes, f"{out}: {text}")
+    emit(given, about | sizes | {"stored_bytes": stored}, f"{out}: {text}")
+
+
+def _write_output(content: bytes) -> None:
+    """Write bytes to standard output, all of them now; an error says where."""
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        drop_output()  # or Python would try once more when it ends
+        error.filename = error.filename or "standard output"
+        raise
 
 # %% ../nbs/a3_cli.ipynb #ff485f21
 def add_train(commands: Commands) -> None:

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'NARROW', 'GRID', 'OCTAVES', 'START', 'ALIGNMENT', 'Progress', 'CHUNK', 'STREAM_BYTES', 'MOST_STREAMS',
-           'MAGIC', 'BLOCK', 'DEVICES', 'KERNELS', 'SUFFIX', 'ArithmeticEncoder', 'carry', 'ArithmeticDecoder',
-           'weight_table', 'as_weights', 'ByteAdapter', 'repeatable', 'aligned', 'reads_exactly', 'ByteReader',
-           'as_table', 'from_table', 'rows_and_logits', 'encode_bytes', 'decode_bytes', 'byte_bits', 'as_content',
-           'as_byte_model', 'choose_streams', 'model_identity', 'feed', 'ArchiveError', 'DamagedArchiveError',
-           'WrongModelError', 'DisagreementError', 'Archive', 'varint', 'read_varint', 'unpack_archives', 'environment',
-           'describe_environment', 'compress', 'compress_blocks', 'decompress', 'decompress_archive', 'Counts',
-           'promote', 'GrowingCounts', 'tally_discounts', 'AdaptiveNGram', 'compress_file', 'decompress_file',
-           'check_free', 'archive_info']
+           'WIDEST', 'MAGIC', 'BLOCK', 'DEVICES', 'KERNELS', 'SUFFIX', 'ArithmeticEncoder', 'carry',
+           'ArithmeticDecoder', 'weight_table', 'as_weights', 'ByteAdapter', 'repeatable', 'aligned', 'reads_exactly',
+           'ByteReader', 'as_table', 'from_table', 'rows_and_logits', 'encode_bytes', 'decode_bytes', 'byte_bits',
+           'as_content', 'as_byte_model', 'choose_streams', 'model_identity', 'feed', 'ArchiveError',
+           'DamagedArchiveError', 'WrongModelError', 'DisagreementError', 'Archive', 'varint', 'read_varint',
+           'unpack_archives', 'environment', 'describe_environment', 'compress', 'compress_blocks', 'decompress',
+           'decompress_archive', 'Counts', 'promote', 'GrowingCounts', 'tally_discounts', 'AdaptiveNGram',
+           'compress_file', 'decompress_file', 'check_free', 'archive_info']
 
 # %% ../nbs/11_compression.ipynb #73a7c068
 import hashlib
@@ -78,8 +78,8 @@ class ArithmeticEncoder:
         self.low, self.width = low, width
 
     def finish(self) -> bytes:
-        """Return the shortest bytes that name a number in the interval; behind them, a reader imagines zeros."""
-        for n in range(9):
+        """Return the fewest bytes that name a number in the interval; a reader never needs one behind them."""
+        for n in range(2):  # one byte is always enough: its step is no wider than the interval
             step = WINDOW >> 8 * n
             value = -(-self.low // step) * step  # the next multiple
             if value < self.low + self.width:
@@ -88,7 +88,7 @@ class ArithmeticEncoder:
         if value >= WINDOW:
             value -= WINDOW
             carry(out)
-        return bytes(out + value.to_bytes(8, "big")).rstrip(b"\0")
+        return bytes(out + value.to_bytes(8, "big")[:n])
 
 
 def carry(out: bytearray) -> None:
@@ -107,6 +107,11 @@ class ArithmeticDecoder:
     ----------
     payload : bytes
         What `finish` returned. It does not know its own end: the reader has to know how many symbols there are.
+
+    Attributes
+    ----------
+    at : int
+        How many bytes have been read, 8 of them in advance. Behind the payload, zeros are read.
     """
 
     def __init__(self, payload: bytes):
@@ -375,9 +380,10 @@ def as_table(content: bytes, n_streams: int) -> np.ndarray:
 
 def from_table(table: np.ndarray, n_bytes: int) -> bytes:
     """Return the bytes that `as_table` laid out."""
-    sizes = [len(part) for part in np.array_split(np.empty(n_bytes, dtype=bool), table.shape[1])]
-    columns = table.astype(np.uint8).T
-    return b"".join(row[:size].tobytes() for row, size in zip(columns, sizes, strict=True))
+    L, B = table.shape
+    longer = n_bytes - (L - 1) * B  # so many streams have a byte in the last row
+    columns = table.astype(np.uint8, copy=False)
+    return columns[:, :longer].T.tobytes() + columns[: L - 1, longer:].T.tobytes()
 
 # %% ../nbs/11_compression.ipynb #b27a5ba8
 Progress = Callable[[int], Any]  # is told how many more bytes are done
@@ -419,19 +425,25 @@ def decode_bytes(
     n_streams: int,
     progress: Progress | None = None,
 ) -> bytes:
-    """Read back what `encode_bytes` wrote."""
+    """Read back what `encode_bytes` wrote; memory is taken as bytes are found, whatever their number is said to be."""
     decoder, reader = ArithmeticDecoder(payload), ByteReader(model, n_streams)
-    table = np.zeros((-(-n_bytes // n_streams), n_streams), dtype=np.int64)  # (L, B)
-    logits, left = reader.logits, n_bytes
-    for row in table:
-        n = min(left, n_streams)
-        row[:n] = decoder.decode(as_weights(logits)[:n, 0].cumsum(axis=-1))
-        left -= n
-        if left:
-            logits = reader.read(row[:, None])
+    found, logits = bytearray(), reader.logits  # row after row
+    end = len(payload.rstrip(b"\0"))
+    while len(found) < n_bytes:
+        n = min(n_bytes - len(found), n_streams)
+        row = decoder.decode(as_weights(logits)[:n, 0].cumsum(axis=-1))
+        found += bytes(row)
+        only_zeros = decoder.at >= end and not decoder.value  # the first symbol, for ever
+        lost = decoder.at > len(payload) + 16  # no writer ends so early: the checksum will be wrong
+        if only_zeros or lost:
+            n += n_bytes - len(found)
+            found += bytes(n_bytes - len(found))
+        elif len(found) < n_bytes:
+            logits = reader.read(np.array(row)[:, None])
         if progress:
             progress(n)
-    return from_table(table, n_bytes)
+    found += bytes(-n_bytes % n_streams)  # the gaps of the last row
+    return from_table(np.frombuffer(found, dtype=np.uint8).reshape(-1, n_streams), n_bytes)
 
 # %% ../nbs/11_compression.ipynb #3cb78bfc
 def byte_bits(content: bytes, model: LanguageModel, *, streams: int | None = None) -> np.ndarray:
@@ -468,7 +480,8 @@ def byte_bits(content: bytes, model: LanguageModel, *, streams: int | None = Non
 #| code-fold: true
 #| code-summary: Code of the guards
 STREAM_BYTES = 8_192
-MOST_STREAMS = 256
+MOST_STREAMS = 256  # by default
+WIDEST = 1024  # streams of any archive
 
 
 def as_content(content: bytes, name: str = "data") -> bytes:
@@ -493,13 +506,13 @@ def as_byte_model(model: LanguageModel) -> LanguageModel:
 
 
 def choose_streams(model: LanguageModel, n_bytes: int, streams: int | None) -> int:
-    """Return the number of streams: as asked, or one for every `STREAM_BYTES`; never more than there are bytes."""
+    """Return the number of streams: as asked, or one for every `STREAM_BYTES`; at most `WIDEST`, and one a byte."""
     if streams is None:
         most = 1 if getattr(model, "learns", False) else MOST_STREAMS
         streams = min(n_bytes // STREAM_BYTES, most)
     else:
         streams = as_count(streams, "streams")
-    return max(1, min(streams, n_bytes))
+    return max(1, min(streams, n_bytes, WIDEST))
 
 # %% ../nbs/11_compression.ipynb #58b53af0
 def model_identity(model: LanguageModel) -> str:
@@ -570,10 +583,11 @@ class DisagreementError(ArchiveError):
     """The model computes other probabilities here than it did when the archive was written."""
 
 
-MAGIC = b"ARB\x01"
+MAGIC = b"ARB"
 BLOCK = 1 << 24  # bytes of data in one archive
-# Magic, checksum of the rest, model, environment, checksum of the data.
-_HEAD = struct.Struct("<4sI6s3sI")
+_NAME_LENGTH = 32  # of the name of a model
+# Magic, version, checksum of the rest, model, environment, checksum of the data.
+_HEAD = struct.Struct("<3sBI6s3sI")
 
 
 class Archive(NamedTuple):
@@ -583,16 +597,30 @@ class Archive(NamedTuple):
     environment: bytes
     checksum: int
     n_bytes: int
-    n_streams: int
+    n_streams: int  # 0: the payload is the data
     payload: bytes
+    name: str = ""
 
     def pack(self) -> bytes:
-        """Return the archive as bytes."""
-        model, environment, checksum, *counts, payload = self
+        """Return the archive as bytes: of version 1, unless there is something that only version 2 can hold."""
+        model, environment, checksum, *counts, payload, name = self
+        version = 2 if name or not self.n_streams else 1
+        named = bytes([len(name)]) + name.encode() if version == 2 else b""
         sizes = b"".join(map(varint, (*counts, len(payload))))
-        head = _HEAD.pack(MAGIC, 0, model, environment, checksum)
-        body = head[8:] + sizes + payload
-        return MAGIC + struct.pack("<I", zlib.crc32(body)) + body
+        head = _HEAD.pack(MAGIC, version, 0, model, environment, checksum)
+        body = head[8:] + named + sizes + payload
+        return head[:4] + struct.pack("<I", zlib.crc32(body)) + body
+
+
+def _as_name(name: str) -> str:
+    """Return the name of a model, or raise TypeError or ValueError: a terminal has to be able to show it."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be text, got {type(name).__name__}")
+    if not (name.isascii() and name.isprintable() and len(name) <= _NAME_LENGTH):
+        raise ValueError(
+            f"name must be at most {_NAME_LENGTH} printable characters of ASCII, got {name!r}"
+        )
+    return name
 
 # %% ../nbs/11_compression.ipynb #cba4eceb
 #| code-fold: true
@@ -607,47 +635,74 @@ def varint(n: int) -> bytes:
 
 
 def read_varint(blob: bytes, at: int) -> tuple[int, int]:
-    """Read what `varint` wrote; return it and the position after it. IndexError at the end of the bytes."""
-    n, shift = 0, 0
-    while blob[at] > 127:
-        n |= (blob[at] & 127) << shift
-        shift += 7
-        at += 1
-    return n | blob[at] << shift, at + 1
+    """Read what `varint` wrote, at most 10 bytes; return it and the position after it, or raise IndexError."""
+    n = 0
+    for i, byte in enumerate(blob[at : at + 10]):
+        n |= (byte & 127) << 7 * i
+        if byte < 128:
+            return n, at + i + 1
+    raise IndexError("an integer without an end")
 
 
-def unpack_archives(blob: bytes) -> list[Archive]:
-    """Take bytes apart into the archives of which they consist, or raise DamagedArchiveError."""
-    blob, archives, at = as_content(blob, "blob"), [], 0
-    while at < len(blob) or not archives:
-        if blob[at : at + 3] != MAGIC[:3]:
+def unpack_archives(blob: bytes) -> Iterator[Archive]:
+    """Yield the archives of which some bytes consist, one at a time, or raise DamagedArchiveError.
+
+    What a head claims is compared with what stands behind it, before any memory is taken for it.
+    """
+    blob, at = as_content(blob, "blob"), 0
+    while at < len(blob) or not at:
+        if blob[at : at + 3] != MAGIC:
             what = "blob is no archive" if at == 0 else f"blob has something else after byte {at}"
             raise DamagedArchiveError(
-                f"{what}: {blob[at : at + 8]!r} stands where {MAGIC[:3]!r} should"
+                f"{what}: {blob[at : at + 8]!r} stands where {MAGIC!r} should"
             )
-        if blob[at + 3 : at + 4] not in (b"", MAGIC[3:]):
+        if blob[at + 3 : at + 4] not in (b"", b"\x01", b"\x02"):
             raise DamagedArchiveError(
-                f"blob is of version {blob[at + 3]}; this library reads version {MAGIC[3]}"
+                f"blob is of version {blob[at + 3]}; this library reads versions 1 and 2"
             )
-        try:
-            _, expected, *head = _HEAD.unpack_from(blob, at)
-            n_bytes, end = read_varint(blob, at + _HEAD.size)
-            n_streams, end = read_varint(blob, end)
-            n_payload, end = read_varint(blob, end)
-        except (struct.error, IndexError):
-            raise DamagedArchiveError(
-                "blob is truncated: it ends in the head of an archive"
-            ) from None
-        if end + n_payload > len(blob):
-            missing = end + n_payload - len(blob)
-            raise DamagedArchiveError(f"blob is truncated or damaged: {missing} bytes are missing")
-        if zlib.crc32(blob[at + 8 : end + n_payload]) != expected:
-            raise DamagedArchiveError("blob is damaged: its checksum is wrong")
-        if n_bytes > BLOCK or not 1 <= n_streams <= max(n_bytes, 1):
-            raise DamagedArchiveError(f"blob claims {n_bytes} bytes in {n_streams} streams")
-        archives.append(Archive(*head, n_bytes, n_streams, blob[end : end + n_payload]))
-        at = end + n_payload
-    return archives
+        archive, at = _unpack_archive(blob, at)
+        yield archive
+
+
+def _unpack_archive(blob: bytes, at: int) -> tuple[Archive, int]:
+    """Read the archive that begins at a position; return it and the position after it, or raise DamagedArchiveError."""
+    try:
+        _, version, expected, *head = _HEAD.unpack_from(blob, at)
+        end = begin = at + _HEAD.size
+        if version == 2:
+            begin, end = end + 1, end + 1 + blob[end]
+        name = blob[begin:end].decode("latin-1")
+        n_bytes, end = read_varint(blob, end)
+        n_streams, end = read_varint(blob, end)
+        n_payload, end = read_varint(blob, end)
+    except (struct.error, IndexError):
+        raise DamagedArchiveError(
+            "blob is truncated or damaged: there is no end to the head of an archive"
+        ) from None
+    if end + n_payload > len(blob):
+        missing = end + n_payload - len(blob)
+        raise DamagedArchiveError(f"blob is truncated or damaged: {missing} bytes are missing")
+    if zlib.crc32(memoryview(blob)[at + 8 : end + n_payload]) != expected:
+        raise DamagedArchiveError("blob is damaged: its checksum is wrong")
+    archive = Archive(*head, n_bytes, n_streams, blob[end : end + n_payload], name)
+    _check_claims(archive, version)
+    return archive, end + n_payload
+
+
+def _check_claims(archive: Archive, version: int) -> None:
+    """Raise DamagedArchiveError if `compress` writes no such archive."""
+    n_bytes, n_streams = archive.n_bytes, archive.n_streams
+    if n_streams:
+        possible = n_streams <= min(max(n_bytes, 1), WIDEST)
+    else:
+        stored = n_bytes, archive.checksum
+        possible = version == 2 and stored == (len(archive.payload), zlib.crc32(archive.payload))
+    if n_bytes > BLOCK or not possible:
+        raise DamagedArchiveError(f"blob claims {n_bytes} bytes in {n_streams} streams")
+    try:
+        _as_name(archive.name)
+    except ValueError:
+        raise DamagedArchiveError(f"blob claims a model called {archive.name!r}") from None
 
 # %% ../nbs/11_compression.ipynb #6728a700
 #| code-fold: true
@@ -689,15 +744,18 @@ def compress(
     model: LanguageModel,
     *,
     streams: int | None = None,
+    name: str = "",
     progress: Progress | None = None,
 ) -> bytes:
     """Write data losslessly into few bytes, the fewer the better the model predicts them. (S97)
 
-    The archive takes the sum of -log2 p of the model's predictions, and some 30 bytes. It is read by `decompress` with
-    the same model. That is certain where the same calls give the same numbers: for `NGramLM` everywhere; for others
-    with the same versions on the same kind of machine, whatever the number of threads, and also if the model was saved
-    and loaded since. Elsewhere a float32 network may disagree, which is found and raised; `model.double()`, before
-    writing and before reading, makes that unlikely. For `AdaptiveNGram`, only the last bit of a logarithm could differ.
+    The archive takes the sum of -log2 p of the model's predictions, and some 30 bytes. Where that is more than the
+    data, it holds them as they are, so that they grow by at most 32 bytes for each 16 MB. It is read by `decompress`
+    with the same model. That is certain where the same calls give the same numbers: for `NGramLM` everywhere; for
+    others with the same versions on the same kind of machine, whatever the number of threads, and also if the model was
+    saved and loaded since. Elsewhere a float32 network may disagree, which is found and raised; `model.double()`,
+    before writing and before reading, makes that unlikely. For `AdaptiveNGram`, only the last bit of a logarithm could
+    differ.
 
     Parameters
     ----------
@@ -709,7 +767,10 @@ def compress(
         reads, so that one stream is better than many.
     streams : int, optional
         How many pieces of the data the model reads side by side. More are faster, and take a few more bytes. By
-        default one for every 8,192 bytes, at most 256.
+        default one for every 8,192 bytes, at most 256; never more than 1,024.
+    name : str
+        What to call the model in the archive, at most 32 printable characters of ASCII, for people and for
+        `archive_info`. It takes its length and a byte; by default nothing is written.
     progress : callable, optional
         Called with the number of bytes that were done since the last call, such as the `update` of a bar of tqdm.
 
@@ -720,7 +781,8 @@ def compress(
     Raises
     ------
     TypeError, ValueError
-        If `data` are not bytes, `model` is not a model of bytes, or one of its predictions is not a number.
+        If `data` are not bytes, `model` is not a model of bytes, one of its predictions is not a number, or `name` is
+        too long or not printable.
 
     References
     ----------
@@ -728,21 +790,31 @@ def compress(
     """
     data, model = as_content(data), as_byte_model(model)
     blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)] or [b""]
-    return b"".join(compress_blocks(blocks, model, streams, progress))
+    return b"".join(compress_blocks(blocks, model, streams, _as_name(name), progress))
 
 
-def compress_blocks(blocks, model, streams=None, progress=None) -> Iterator[bytes]:
-    """Yield one archive for each block of data."""
+def _code_block(block, model, streams=None, name="", progress=None) -> Archive:
+    """Return the archive of one block of data, coded by a model."""
     identity, where = bytes.fromhex(model_identity(model))[:6], environment(model)
+    n_streams = choose_streams(model, len(block), streams)
+    with repeatable(model):
+        payload = encode_bytes(block, model, n_streams, progress) if block else b""
+    return Archive(identity, where, zlib.crc32(block), len(block), n_streams, payload, name)
+
+
+def compress_blocks(blocks, model, streams=None, name="", progress=None) -> Iterator[bytes]:
+    """Yield one archive for each block of data: coded, or the data as they are, whichever is smaller."""
     for block in blocks:
-        n_streams = choose_streams(model, len(block), streams)
-        with repeatable(model):
-            payload = encode_bytes(block, model, n_streams, progress) if block else b""
-        yield Archive(identity, where, zlib.crc32(block), len(block), n_streams, payload).pack()
+        coded = _code_block(block, model, streams, name, progress)
+        stored = coded._replace(n_streams=0, payload=block, name="")
+        yield min(coded.pack(), stored.pack(), key=len)
 
 
 def decompress(blob: bytes, model: LanguageModel, *, progress: Progress | None = None) -> bytes:
     """Read back what `compress` wrote, or raise: never return anything else.
+
+    Archives of strangers are safe to open. Memory is at most a few times what comes out, and time what the model takes
+    to read that. But a few bytes may honestly stand for many, as of zeros: `archive_info` tells how many, at once.
 
     Parameters
     ----------
@@ -756,30 +828,35 @@ def decompress(blob: bytes, model: LanguageModel, *, progress: Progress | None =
     Raises
     ------
     DamagedArchiveError
-        If `blob` is not an archive, is truncated, or a bit of it has changed.
+        If `blob` is not an archive, is truncated, a bit of it has changed, or it claims what cannot be.
     WrongModelError
-        If it was written with another model.
+        If it was written with another model. Parts that hold data as they are ask for none.
     DisagreementError
         If the model computes other probabilities here. All three are an `ArchiveError`, which is a `ValueError`.
     """
-    archives, model = unpack_archives(blob), as_byte_model(model)
+    model = as_byte_model(model)
     identity = bytes.fromhex(model_identity(model))[:6]
-    for archive in archives:
-        if archive.model != identity:
+    for archive in unpack_archives(blob):  # all, before any of them is read
+        if archive.n_streams and archive.model != identity:
+            wanted = archive.name or f"{archive.model.hex()}, which has no name"
             raise WrongModelError(
-                f"blob was written with the model {archive.model.hex()}, and this one is {identity.hex()}: "
-                "another class, other settings, or other weights"
+                f"blob was written with the model {wanted}, and this one, of the class {type(model).__name__}, is "
+                f"{identity.hex()}: another class, other settings, or other weights"
             )
-    return b"".join(decompress_archive(archive, model, progress) for archive in archives)
+    return b"".join(
+        decompress_archive(archive, model, progress) for archive in unpack_archives(blob)
+    )
 
 
 def decompress_archive(archive: Archive, model: LanguageModel, progress=None) -> bytes:
     """Return the data of one archive, or raise DisagreementError."""
-    with repeatable(model):
-        n_bytes, n_streams = archive.n_bytes, archive.n_streams
-        content = (
-            decode_bytes(archive.payload, n_bytes, model, n_streams, progress) if n_bytes else b""
-        )
+    payload, n_bytes, n_streams = archive.payload, archive.n_bytes, archive.n_streams
+    content = b"" if n_streams else payload
+    if n_streams and n_bytes:
+        with repeatable(model):
+            content = decode_bytes(payload, n_bytes, model, n_streams, progress)
+    elif progress:
+        progress(n_bytes)
     if zlib.crc32(content) != archive.checksum:
         here = describe_environment(environment(model))
         raise DisagreementError(
@@ -940,6 +1017,7 @@ def compress_file(
     out: str | Path | None = None,
     *,
     streams: int | None = None,
+    name: str = "",
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -952,7 +1030,7 @@ def compress_file(
         As for `compress`.
     out : str or Path, optional
         Where to write; by default `path` with `.arb` behind it.
-    streams, progress
+    streams, name, progress
         As for `compress`.
     overwrite : bool
         Whether `out` may exist.
@@ -972,7 +1050,8 @@ def compress_file(
     check_free(out, overwrite)
     with open(path, "rb") as file:
         blocks = iter(lambda: file.read(BLOCK), b"")
-        archives = list(compress_blocks(blocks, as_byte_model(model), streams, progress))
+        coder = compress_blocks(blocks, as_byte_model(model), streams, _as_name(name), progress)
+        archives = list(coder)
     write_atomically(out, b"".join(archives) or compress(b"", model))
     return out
 
@@ -1027,15 +1106,23 @@ def archive_info(blob: bytes) -> dict[str, Any]:
     Returns
     -------
     dict
-        `n_bytes` of the data, `n_archives`, `n_streams` of the first, `model`, the first 12 digits of its
+        `n_bytes` of the data; `stored`, how many of them stand there as they are; `n_archives`; `name`, what the writer
+        called the model, if anything; and of the first archive `n_streams`, `model`, the first 12 digits of its
         `model_identity`, and `environment`, where it was written.
     """
-    archives = unpack_archives(blob)
-    first = archives[0]
+    first, name = next(unpack_archives(blob)), ""
+    n_bytes = n_stored = n_archives = 0
+    for archive in unpack_archives(blob):
+        n_bytes += archive.n_bytes
+        n_stored += 0 if archive.n_streams else archive.n_bytes
+        n_archives += 1
+        name = name or archive.name
     return {
-        "n_bytes": sum(archive.n_bytes for archive in archives),
-        "n_archives": len(archives),
+        "n_bytes": n_bytes,
+        "stored": n_stored,
+        "n_archives": n_archives,
         "n_streams": first.n_streams,
         "model": first.model.hex(),
+        "name": name,
         "environment": describe_environment(first.environment),
     }

@@ -17,6 +17,7 @@ import io
 import json
 import math
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -1088,12 +1089,15 @@ def pack_levels(header: dict, levels: Sequence[Level], discounts: np.ndarray | N
     return buffer.getvalue()
 
 
+_DAMAGE = (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+_DAMAGE += (struct.error, zipfile.BadZipFile)  # what the readers of its parts raise
+
+
 def unpack_levels(path: str | Path) -> tuple[dict, list[Level], np.ndarray | None]:
     """Read what `pack_levels` wrote, or raise ValueError."""
-    content = io.BytesIO(Path(path).read_bytes())
+    content = Path(path).read_bytes()
     try:
-        with np.load(content, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = dict(_read_arrays(content))
         header = json.loads(arrays["header"].tobytes())
         if header["format"] != FORMAT or header["version"] != 1:
             raise ValueError(f"its header is {header}")
@@ -1105,11 +1109,31 @@ def unpack_levels(path: str | Path) -> tuple[dict, list[Level], np.ndarray | Non
         if header["smoothing"] not in (*SMOOTHING, None):
             raise ValueError(f"its smoothing is {header['smoothing']!r}")
         as_eos(header["eos_id"], header["vocab_size"])
-        discounts = arrays["discounts"].astype(np.float64).reshape(-1, 3)
+        discounts = arrays["discounts"].astype(np.float64, casting="safe").reshape(-1, 3)
         header["k"] = float(header["k"])
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path} does not hold a valid NGramLM: {error!r}") from error
     return header, levels, discounts if len(discounts) else None
+
+
+def _read_arrays(content: bytes) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and content of each array of an `.npz` file, in no more memory than the file takes itself."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        for part in file.infolist():
+            if part.compress_type != zipfile.ZIP_STORED or part.file_size > len(content):
+                raise ValueError(f"{part.filename!r} is packed: it could be of any size")
+            raw = io.BytesIO(file.read(part))
+            if np.lib.format.read_magic(raw) != (1, 0):
+                raise ValueError(f"{part.filename!r} is not of version 1.0")
+            try:
+                shape, by_columns, dtype = np.lib.format.read_array_header_1_0(raw)
+            except Exception as error:  # NumPy asks Python's parser, with errors of many kinds
+                raise ValueError(f"{part.filename!r} has a damaged header") from error
+            data = raw.read()
+            if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
+                raise ValueError(f"{part.filename!r} does not hold the numbers that it claims")
+            array = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+            yield part.filename.removesuffix(".npy"), array.copy()
 
 
 def check_levels(levels: Sequence[Level], vocab_size: int) -> None:

@@ -786,7 +786,12 @@ def load_run(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is no checkpoint of a training run")
     if about["sha256"] != checksum(tensors, about["run"]):
         raise CheckpointError(f"{path} is damaged: its checksum is wrong")
-    record = json.loads(about["run"])
+    try:
+        record = json.loads(about["run"])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} holds a record that is not valid JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} holds a record that is no object: {type(record).__name__}")
     if record.get("format") != FORMAT or record.get("version") != 1:
         raise CheckpointError(
             f"{path} has format {record.get('format')!r}, version {record.get('version')!r}; "
@@ -934,14 +939,13 @@ def open_token_file(path: str | Path, *, vocab_size: int) -> np.memmap:
         first = file.read(_HEADER_BYTES)
     try:
         header = json.loads(first)
-        dtype, V = np.dtype(header["dtype"]), header["vocab_size"]
+        kind, V = header["dtype"], header["vocab_size"]
         n = as_count(header["length"], "length", minimum=0)
-        if (header["format"], header["version"]) != (TOKEN_FORMAT, 1) or dtype.str not in (
-            "<u2",
-            "<u4",
-        ):
+        known = (header["format"], header["version"]) == (TOKEN_FORMAT, 1)
+        if not known or kind not in ("<u2", "<u4"):
             raise ValueError("of another format")
-    except (KeyError, TypeError, ValueError):
+        dtype = np.dtype(kind)
+    except (KeyError, RecursionError, TypeError, ValueError):
         raise ValueError(f"{path} is not a file of tokens") from None
     if V != vocab_size:
         raise ValueError(f"{path} is of a vocabulary of {V} tokens, not of {vocab_size}")
@@ -2081,13 +2085,27 @@ def load_model(folder: str | Path) -> LanguageModel:
             raise ValueError("weights and configuration do not belong together")
         if record.pop("version") != 1 or not all(t.isfinite().all() for t in state.values()):
             raise ValueError("this library reads version 1, and finite weights")
-        model = LSTMLM(LSTMConfig(**record)).to(next(iter(state.values())).dtype)
-        model.load_state_dict(state)
-    except (KeyError, RuntimeError, StopIteration, TypeError, ValueError) as error:
+        model = _build_lstm(LSTMConfig(**record), state)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder} holds no model that fits its configuration: {error}"
         ) from error
     return model.eval()
+
+
+def _build_lstm(config: LSTMConfig, state: dict[str, Tensor]) -> LSTMLM:
+    """Return a model with these weights; before it takes any memory, ValueError if they do not fit."""
+    if config.n_layer > len(state):
+        raise ValueError(f"{len(state)} tensors are too few for {config.n_layer} layers")
+    with torch.device("meta"):
+        expected = {name: t.shape for name, t in LSTMLM(config).state_dict().items()}
+    if expected != (found := {name: t.shape for name, t in state.items()}):
+        odd = min(name for name, _ in set(expected.items()) ^ set(found.items()))
+        shapes = " and ".join(str(tuple(x[odd])) for x in (found, expected) if odd in x)
+        raise ValueError(f"{odd!r} is missing, or too much, or of another shape: {shapes}")
+    model = LSTMLM(config).to(next(iter(state.values())).dtype)
+    model.load_state_dict(state)
+    return model
 
 
 def copy_record(out: str | Path, folder: str | Path) -> Path:

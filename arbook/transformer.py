@@ -930,7 +930,7 @@ def from_gpt2_config(record: Mapping[str, Any]) -> GPTConfig:
             norm_eps=record.get("layer_norm_epsilon", 1e-5),
             tied=record.get("tie_word_embeddings", True),
         )
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise CheckpointError(f"the configuration makes no model: {error}") from error
 
 # %% ../nbs/07_transformer.ipynb #449d1b2a
@@ -979,7 +979,7 @@ def build_model(cls: type[GPT], config: GPTConfig, state: Mapping[str, Tensor], 
             "meta"
         ):  # without memory and random numbers: the weights come from the file
             model = cls(config)
-    except (RuntimeError, TypeError) as error:  # sizes beyond 64 bits
+    except (OverflowError, RuntimeError, TypeError) as error:  # sizes beyond 64 bits
         raise CheckpointError(f"{path}: its configuration makes no model: {error}") from error
     expected = {name: weight.shape for name, weight in model.state_dict().items()}
     for name, shape in expected.items():
@@ -995,6 +995,12 @@ def build_model(cls: type[GPT], config: GPTConfig, state: Mapping[str, Tensor], 
     unknown = set(state) - set(expected)
     if unknown:
         raise CheckpointError(f"{path} holds {min(unknown)!r}, which such a model does not have")
+    n_bytes = sum(weight.nbytes for weight in state.values())
+    angles = 12 * config.context_length * config.head_dim  # bytes, while they are computed
+    if config.positions == "rotary" and angles > 2**26 + 4 * n_bytes:  # no tensor vouches for it
+        raise CheckpointError(
+            f"{path}: a context of {config.context_length} is out of proportion to {n_bytes} bytes of weights"
+        )
     try:
         model.load_state_dict(state, assign=True)
     except RuntimeError as error:  # nothing but the tables of angles takes memory here
@@ -1101,6 +1107,6 @@ def load_checkpoint(cls: type[GPT], folder: str | Path) -> GPT:
         raise CheckpointError(f"{config_path} must set {sorted(known)}, got {sorted(values)}")
     try:
         config = GPTConfig(**values)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise CheckpointError(f"{config_path}: {error}") from error
     return build_model(cls, config, state, weights_path)

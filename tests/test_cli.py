@@ -1,6 +1,7 @@
 """The program `arbook`: each command is what the library computes, and a good citizen of a shell."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -996,7 +997,8 @@ def test_files_come_back(shell):
     Path("a.txt").write_bytes(VERSE.encode())
     assert shell("compress", "a.txt").code == 0
     archive = Path("a.txt.arb").read_bytes()
-    assert archive == compression.compress(VERSE.encode(), compression.AdaptiveNGram(6))
+    model = compression.AdaptiveNGram(6)
+    assert archive == compression.compress(VERSE.encode(), model, name="adaptive:6")
     assert f"{len(archive)} compressed" in shell.out and Path("a.txt").exists()
     Path("a.txt").unlink()
     assert shell("decompress", "a.txt.arb").code == 0
@@ -1035,13 +1037,117 @@ def test_the_sizes_are_told_as_json(shell):
 
 
 def test_any_model_of_bytes_or_characters_can_compress(shell, trained):
-    Path("a.txt").write_text("The rosé.\n")
+    text = f"{VERSE}The rosé.\n"  # enough for an archive to be worth it
+    Path("a.txt").write_text(text)
     Path("verse.txt").write_text(VERSE)
     for model in (["ngram:3", "--train", "verse.txt"], [trained]):
         assert shell("compress", "a.txt", "--force", "--model", *model).code == 0, shell.err
         assert shell("decompress", "a.txt.arb", "-o", "-", "--model", *model).code == 0
-        assert shell.out == "The rosé.\n"
+        assert shell.out == text
         shell("decompress", "a.txt.arb", "-o", "-").fails("a.txt.arb was written with the model")
+
+
+def test_an_archive_is_read_without_naming_its_model_again(shell):
+    Path("a").write_text(VERSE)
+    for model in ("adaptive:2", "ngram:3", "adaptive:6"):
+        assert shell("compress", "a", "--force", "--model", model).code == 0
+        assert compression.archive_info(Path("a.arb").read_bytes())["name"] == model
+        (found,) = shell("decompress", "a.arb", "-o", "b", "--force", "--json").records
+        assert found["model"] == model and Path("b").read_text() == VERSE
+    old = compression.compress(VERSE.encode(), compression.AdaptiveNGram(6))  # has no name
+    assert shell("decompress", stdin=old).out == VERSE
+
+
+def test_the_wrong_model_is_told_by_its_name(shell):
+    Path("a").write_text(VERSE)
+    Path("other").write_text(VERSE[::-1])
+    assert shell("compress", "a", "--model", "ngram:3", "--train", "other").code == 0
+    message = "a.arb was written with the model ngram:3"
+    shell("decompress", "a.arb", "-o", "b").fails(message, "another text than pydoc", "--train")
+    shell("decompress", "a.arb", "-o", "b", "--model", "ngram:2").fails(message, "ngram:2")
+    shell("decompress", "a.arb", "-o", "b", "--train", "a").fails(message, "than a")
+    assert shell("decompress", "a.arb", "-o", "b", "--train", "other").code == 0
+    assert Path("b").read_text() == VERSE
+    nameless = compression.compress(VERSE.encode(), compression.AdaptiveNGram(3))
+    shell("decompress", stdin=nameless).fails(
+        "standard input was written with the model of", "--model"
+    )
+    (digits,) = {compression.archive_info(nameless)["model"]}
+    assert digits not in shell.err
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "somebody/gpt2", "adaptive:99", "ngram:3x", "ngram"]
+)
+def test_the_name_in_a_strangers_archive_opens_nothing(shell, monkeypatch, name):
+    """Whatever it says, only small models are made for it; and the right one is known by more than its name."""
+    content, model = VERSE.encode(), compression.AdaptiveNGram(2)
+    monkeypatch.setattr(cli, "open_model", lambda _: pytest.fail("a model was opened"))
+    blob = compression.compress(content, model, name=name)
+    shell("decompress", stdin=blob).fails(f"asks for the model {name}", f"--model {name}")
+    monkeypatch.undo()
+    pretended = compression.compress(content, model, name="adaptive:1")
+    shell("decompress", stdin=pretended).fails("was written with the model")
+
+
+def test_data_that_gain_nothing_are_stored_and_need_no_model(shell):
+    noise = np.random.default_rng(0).bytes(3_000)
+    Path("a").write_bytes(noise)
+    assert shell("compress", "a").code == 0 and Path("a.arb").stat().st_size <= 3_032
+    assert "3,000 are stored as they are" in shell.out and "100.9% of the size" in shell.out
+    (found,) = shell("compress", "a", "--json", "-o", "c").records
+    assert found["stored_bytes"] == found["content_bytes"] == 3_000
+    shell("decompress", "a.arb", "-o", "b", "--model", "adaptive:2")
+    assert shell.code == 0 and Path("b").read_bytes() == noise
+
+
+def test_compress_tells_what_was_gained_and_says_nothing_of_infinite_rates(shell):
+    Path("a").write_text(VERSE)
+    assert shell("compress", "a").code == 0
+    n = Path("a.arb").stat().st_size
+    for text in (f"{len(VERSE)} bytes", f"{n / len(VERSE):.1%}", f"{8 * n / len(VERSE):.3f} bits"):
+        assert text in shell.out
+    assert "inf" not in shell("compress", "-o", "empty.arb", stdin=b"").out and shell.code == 0
+    for command in ("compress", "decompress"):
+        text = " ".join(shell(command, "--help").out.split())
+        assert "xz is the better choice" in text and "second for 10 kB" in text
+
+
+def test_ngrams_of_bytes_are_fitted_to_any_file(shell):
+    """Their tokens are bytes, so a file need not be a text."""
+    binary = bytes(range(256)) * 8
+    Path("binary").write_bytes(binary)
+    arguments = ("--model", "ngram:3", "--train", "binary")
+    archive = shell("compress", *arguments, stdin=binary[100:1500]).bytes
+    assert shell.code == 0 and len(archive) < 200
+    assert shell("decompress", *arguments, stdin=archive).bytes == binary[100:1500]
+    model, _ = cli.count_model("ngram", 3, "binary")
+    expected = NGramLM(3, vocab_size=256).fit(list(binary))
+    assert compression.model_identity(model) == compression.model_identity(expected)
+
+
+def test_a_place_that_cannot_be_written_is_named_as_the_user_named_it(shell, monkeypatch):
+    Path("a").write_text(VERSE)
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "byte_model", lambda _: pytest.fail("work was done in vain"))
+        shell("compress", "a", "-o", "missing/b").fails("arbook compress: missing: No such file")
+        shell("compress", "a", "-o", "a/b").fails("arbook compress: a: No such file")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    shell("compress", "a", "-o", "b").fails("arbook compress: b: No space left")
+    assert [path.name for path in Path().iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_one_line():
+    with open("/dev/full", "wb") as full:
+        command = [*PROGRAM, "compress", "--model", "adaptive:1"]
+        found = subprocess.run(command, input=b"abc", stdout=full, stderr=subprocess.PIPE)
+    assert found.returncode == 1
+    assert found.stderr == b"arbook compress: standard output: No space left on device\n"
 
 
 def test_a_recorded_run_is_a_model(shell):

@@ -1,10 +1,17 @@
 """Compression: exact references for the coder, lossless on everything, sizes that are losses, and every named error."""
 
 import copy
+import gzip
+import json
 import lzma
 import math
 import os
+import struct
+import time
+import tracemalloc
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -73,6 +80,11 @@ def adapted() -> ByteAdapter:
     tokenizer = CharTokenizer.train(TEXT + "é", special_tokens=["<eos>"])
     chars = NGramLM(3, vocab_size=tokenizer.vocab_size).fit(tokenizer.encode(TEXT))
     return ByteAdapter.from_tokenizer(chars, tokenizer)
+
+
+def coded(content: bytes, model: LanguageModel, **options) -> bytes:
+    """An archive that is coded, also where the data as they are would take less."""
+    return cp._code_block(content, model, **options).pack()
 
 
 MODELS = {
@@ -240,6 +252,7 @@ def test_every_model_is_lossless(model, streams):
     """S97: with text, bytes that the model never saw, and lengths that do not divide evenly."""
     for content in (BYTES[:47], EVERY_BYTE[::7], b"x"):
         assert decompress(compress(content, model, streams=streams), model) == content
+        assert decompress(coded(content, model, streams=streams), model) == content
 
 
 def test_many_bytes_come_back():
@@ -267,7 +280,7 @@ def test_a_part_of_every_corpus_comes_back(texts):
     for path in texts:
         content = path.read_bytes()[-6_000:]
         for model in (ngram(2), gpt()):
-            assert decompress(compress(content, model, streams=64), model) == content, path.name
+            assert decompress(coded(content, model, streams=64), model) == content, path.name
 
 
 @pytest.mark.slow
@@ -298,11 +311,12 @@ def test_an_archive_is_as_large_as_the_models_own_surprise(model):
     """S97: within 0.1 % and 32 bytes, whatever the data."""
     for content in (BYTES[1_000:1_300], b"", b"a", bytes(100)):
         for streams in (None, 7):
+            payload = 8 * len(cp._code_block(content, model, streams).payload)
             size = 8 * len(compress(content, model, streams=streams))
             bits = byte_bits(content, model, streams=streams)
-            assert size <= 1.001 * bits.sum() + 8 * 32
-            if content[:1] == b"s":  # for zeros it may be less: trailing zeros are left out
-                assert size >= bits.sum() * 0.999 or np.isinf(bits).any()
+            assert payload <= 1.001 * bits.sum() + 16
+            assert payload > bits.sum() * 0.999 - 8 or np.isinf(bits).any()
+            assert min(payload, 8 * len(content)) < size <= min(payload, 8 * len(content)) + 8 * 32
 
 
 @settings(max_examples=25, deadline=None)
@@ -325,8 +339,10 @@ def test_the_size_is_the_surprise_also_for_odd_models(seed, spread, content):
             return self(ids), state
 
     model = Table()
+    payload = 8 * len(cp._code_block(content, model).payload)
     size, bits = 8 * len(compress(content, model)), byte_bits(content, model).sum()
-    assert 0.999 * bits <= size <= 1.001 * bits + 8 * 32
+    assert 0.999 * bits - 8 < payload <= 1.001 * bits + 16
+    assert min(payload, 8 * len(content)) < size <= min(payload, 8 * len(content)) + 8 * 32
 
 
 def test_byte_bits_are_the_log_probabilities_after_a_line_feed():
@@ -423,7 +439,7 @@ class Recording(GPT):
 def test_the_writer_makes_the_calls_of_the_reader(streams):
     """A9 (22): the same shapes in the same order, so that the same kernels add in the same order."""
     model = Recording(GPTConfig(256, 7, 8, 1, 2))
-    blob = compress(BYTES[:53], model, streams=streams)
+    blob = coded(BYTES[:53], model, streams=streams)
     written, model._calls = model._calls, []
     assert decompress(blob, model) == BYTES[:53]
     assert written == model._calls and len(written) > 53 // streams
@@ -436,12 +452,12 @@ def test_threads_and_modes_of_the_caller_do_not_matter():
         torch.set_num_threads(2)
         model.train()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            blob = compress(BYTES[:300], model, streams=16)
+            blob = coded(BYTES[:300], model, streams=16)
         assert torch.get_num_threads() == 2 and model.training
         torch.set_num_threads(1)
         model.eval()
         assert decompress(blob, model) == BYTES[:300] and not model.training
-        assert compress(BYTES[:300], model, streams=16) == blob
+        assert coded(BYTES[:300], model, streams=16) == blob
         torch.set_num_threads(2)
         with pytest.raises(ValueError):
             compress(b"abc", Broken())
@@ -468,7 +484,7 @@ def test_another_model_with_the_same_name_and_weights_is_found_out():
             return logits * self._factor, state
 
     model = Drifting(gpt().config, generator=seeded())
-    blob = compress(BYTES[:200], model)
+    blob = coded(BYTES[:200], model)
     assert decompress(blob, model) == BYTES[:200]
     model._factor = 1.01
     with pytest.raises(DisagreementError, match=r"Written with PyTorch \d+\.\d+ on cpu"):
@@ -510,7 +526,7 @@ def test_what_follows_an_archive_must_be_one():
     [
         (b"", "no archive"),
         (b"PK\x03\x04", "no archive"),
-        (b"ARB\x02" + bytes(40), "version 2"),
+        (b"ARB\x03" + bytes(40), "version 3"),
         (b"ARB\x01", "truncated"),
     ],
 )
@@ -520,7 +536,7 @@ def test_other_bytes_are_no_archive(blob, message):
 
 
 def test_claims_that_cannot_be_true_are_refused_before_any_memory_is_taken():
-    first = cp.unpack_archives(compress(b"ab", FAST))[0]
+    first = next(cp.unpack_archives(compress(b"ab", FAST)))
     for changed in (
         first._replace(n_bytes=2**60),
         first._replace(n_streams=3),
@@ -530,8 +546,80 @@ def test_claims_that_cannot_be_true_are_refused_before_any_memory_is_taken():
             decompress(changed.pack(), FAST)
 
 
+def packed(archive: cp.Archive, *, version: int, claims: bytes) -> bytes:
+    """An archive with any bytes in place of its three integers, and a right checksum."""
+    name = bytes([len(archive.name)]) + archive.name.encode() if version == 2 else b""
+    body = archive.model + archive.environment + struct.pack("<I", archive.checksum)
+    body += name + claims + archive.payload
+    return b"ARB" + bytes([version]) + struct.pack("<I", zlib.crc32(body)) + body
+
+
+@contextmanager
+def at_most(*, memory: int, seconds: float) -> Iterator[None]:
+    """Check what a block takes: bytes of memory at their peak, and seconds of the processor, whatever its load."""
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        yield
+        assert time.process_time() - began < seconds
+        assert tracemalloc.get_traced_memory()[1] < memory
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_strangers_archive_takes_no_memory_that_its_bytes_do_not_justify(version):
+    """Every claim has a right checksum; the largest one that is possible asks for 16 MB of data."""
+    first = next(cp.unpack_archives(compress(BYTES[:60], FAST)))
+    extremes = [0, 1, 59, 61, 1023, 1024, 1025, 2**24 - 1, 2**24, 2**24 + 1, 2**63, 2**70 - 1]
+    for n_bytes in extremes:
+        for n_streams in extremes:
+            claims = b"".join(map(cp.varint, (n_bytes, n_streams, len(first.payload))))
+            blob = packed(first, version=version, claims=claims)
+            with at_most(memory=2**26, seconds=1):
+                with pytest.raises((DamagedArchiveError, DisagreementError)):
+                    decompress(blob, FAST)
+    sizes = b"\x80" * 9 + b"\2\1" + cp.varint(len(first.payload))
+    blob = packed(first, version=version, claims=sizes)
+    with pytest.raises(DamagedArchiveError, match="claims 18446744073709551616 bytes"):
+        cp.archive_info(blob)
+
+
+def test_an_integer_without_end_is_refused_at_once():
+    """Nothing is summed up from a run of bytes that all say "go on": eleven are too many, and so are a million."""
+    first = next(cp.unpack_archives(compress(BYTES[:60], FAST)))
+    for n in (10, 11, 10**6):
+        for before in (b"", b"\1", b"\1\1"):
+            blob = packed(first, version=1, claims=before + b"\x80" * n + b"\1\1\1")
+            with at_most(memory=2**16, seconds=0.5):
+                with pytest.raises(DamagedArchiveError, match="no end to the head"):
+                    cp.archive_info(blob)
+    assert cp.read_varint(cp.varint(2**70 - 1), 0) == (2**70 - 1, 10)
+
+
+def test_many_tiny_archives_are_read_one_at_a_time():
+    blob = compress(b"", FAST) * 20_000
+    with at_most(memory=4 * len(blob), seconds=20):
+        assert cp.archive_info(blob)["n_archives"] == 20_000 and decompress(blob, FAST) == b""
+
+
+@pytest.mark.parametrize("changed", [{"n_streams": 1025}, {"n_bytes": 5}, {"checksum": 1}])
+def test_what_no_writer_writes_is_refused(changed):
+    content = BYTES[:1100]
+    coded = next(cp.unpack_archives(compress(content, FAST, streams=2000)))
+    assert coded.n_streams == 1024  # more are never written
+    stored = coded._replace(n_streams=0, payload=content)
+    assert decompress(stored.pack(), FAST) == content
+    archive = coded if "n_streams" in changed else stored
+    with pytest.raises(DamagedArchiveError, match="claims"):
+        decompress(archive._replace(**changed).pack(), FAST)
+    sizes = b"".join(map(cp.varint, (len(content), 0, len(content))))
+    with pytest.raises(DamagedArchiveError, match="claims"):  # the first version has no such thing
+        decompress(packed(stored, version=1, claims=sizes), FAST)
+
+
 def test_a_checksum_of_the_data_is_compared():
-    archive = cp.unpack_archives(compress(BYTES[:50], FAST))[0]
+    archive = next(cp.unpack_archives(compress(BYTES[:50], FAST)))
     assert archive.checksum == zlib.crc32(BYTES[:50])
     with pytest.raises(DisagreementError):
         decompress(archive._replace(checksum=archive.checksum ^ 1).pack(), FAST)
@@ -540,6 +628,126 @@ def test_a_checksum_of_the_data_is_compared():
 @given(st.integers(0, 2**40))
 def test_integers_of_any_size_are_written_and_read(n):
     assert cp.read_varint(cp.varint(n) + b"x", 0) == (n, len(cp.varint(n)))
+
+
+# --- data as they are, and names --------------------------------------------------------------------------------------
+
+NOISE = np.random.default_rng(1).integers(256, size=5_000, dtype=np.uint8).tobytes()
+
+
+def check_growth(content: bytes, model: LanguageModel, **options) -> bytes:
+    blob = compress(content, model, **options)
+    assert len(blob) <= len(content) + 32 and decompress(blob, model) == content
+    return blob
+
+
+@pytest.mark.parametrize("name", ["ngram", "add-k", "mle", "adaptive", "adapter", "lstm", "gpt"])
+def test_no_data_grow_by_more_than_32_bytes(name):
+    """Random bytes of many sizes, and what each model hates most: its least expected byte, again and again."""
+    model = BUILT[name]
+    for size in (*range(20), 127, 128, 129, 1_000, 5_000):
+        check_growth(NOISE[:size], model, streams=16, name="a" * 32)
+    with torch.no_grad():
+        worst = int(model(torch.tensor([[10]]))[0, -1].argmin())
+    check_growth(bytes([worst]) * 300, model)
+
+
+def test_random_bytes_of_any_size_grow_by_at_most_32_bytes():
+    sizes = {FAST: (*range(260), *range(260, 5_001, 97)), BUILT["adaptive"]: range(0, 300, 13)}
+    for model, size in ((key, size) for key, values in sizes.items() for size in values):
+        blob = check_growth(NOISE[:size], model)
+        assert size < 60 or cp.archive_info(blob)["stored"] == size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [FAST, ngram(2)])
+def test_random_bytes_of_every_size_to_5000_grow_by_at_most_32_bytes(model):
+    for size in range(5_001):
+        check_growth(NOISE[-size:] if size else b"", model)
+
+
+def test_data_as_they_are_need_no_model(tmp_path):
+    """Any model of bytes will do, also in a row with parts that are coded; streams and files alike."""
+    done: list[int] = []
+    blob = check_growth(NOISE, FAST, name="fast")
+    assert NOISE in blob and decompress(blob, gpt(), progress=done.append) == NOISE
+    assert sum(done) == 5_000
+    info = cp.archive_info(blob)
+    assert (info["stored"], info["n_streams"], info["name"]) == (5_000, 0, "")
+    mixed = compress(BYTES[:500], FAST) + blob
+    assert decompress(mixed, FAST) == BYTES[:500] + NOISE
+    assert cp.archive_info(mixed)["stored"] == 5_000 and cp.archive_info(mixed)["n_bytes"] == 5_500
+    with pytest.raises(WrongModelError):
+        decompress(mixed, gpt())
+    (tmp_path / "a").write_bytes(NOISE)
+    archive = cp.compress_file(tmp_path / "a", FAST, tmp_path / "b")
+    assert archive.read_bytes() == compress(NOISE, FAST)
+    assert cp.decompress_file(archive, gpt(), tmp_path / "c").read_bytes() == NOISE
+
+
+def test_blocks_that_gain_nothing_are_stored_by_themselves(monkeypatch):
+    monkeypatch.setattr(cp, "BLOCK", 300)
+    content = BYTES[:300] + NOISE[:300] + BYTES[300:450]
+    blob = compress(content, FAST)
+    assert [a.n_streams == 0 for a in cp.unpack_archives(blob)] == [False, True, False]
+    assert decompress(blob, FAST) == content
+
+
+def test_an_archive_tells_the_name_of_its_model(tmp_path):
+    blob = compress(BYTES[:300], FAST, name="ngram:1")
+    assert cp.archive_info(blob)["name"] == "ngram:1" and decompress(blob, FAST) == BYTES[:300]
+    assert len(blob) == len(compress(BYTES[:300], FAST)) + 8
+    with pytest.raises(WrongModelError, match="written with the model ngram:1"):
+        decompress(blob, gpt())
+    (tmp_path / "a").write_bytes(BYTES[:300])
+    assert cp.compress_file(tmp_path / "a", FAST, name="ngram:1").read_bytes() == blob
+    for wrong in ("a" * 33, "é", "a\n", "\x1b[2J"):
+        with pytest.raises(ValueError, match="name must be at most 32 printable"):
+            compress(BYTES[:300], FAST, name=wrong)
+        first = next(cp.unpack_archives(blob))
+        sizes = b"".join(map(cp.varint, (300, 1, len(first.payload))))
+        forged = packed(first._replace(name=wrong), version=2, claims=sizes)
+        with pytest.raises(DamagedArchiveError):
+            cp.archive_info(forged)
+    with pytest.raises(TypeError, match="name must be text"):
+        compress(b"", FAST, name=3)
+
+
+# --- archives of earlier releases -------------------------------------------------------------------------------------
+
+MUSEUM = Path(__file__).parent / "archives"
+
+
+def museum_models() -> dict[str, LanguageModel]:
+    """The models of the archives: none depends on the processor, and those that were counted are read from files."""
+    ngrams = NGramLM.load(MUSEUM / "ngram.npz")
+    characters = NGramLM.load(MUSEUM / "characters.npz")
+    tokenizer = CharTokenizer.load(MUSEUM / "characters.json")
+    return {
+        "adaptive": AdaptiveNGram(3),
+        "adaptive_default": AdaptiveNGram(),
+        "ngram": ngrams,
+        "ngram_streams": ngrams,
+        "ngram_parts": ngrams,
+        "zeros": ngrams,
+        "characters": ByteAdapter.from_tokenizer(characters, tokenizer),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MUSEUM.glob("*.arb")))
+def test_archives_of_earlier_releases_can_be_read(name):
+    expected = bytes(1_000) if name == "zeros" else (MUSEUM / "content.bin").read_bytes()
+    blob = (MUSEUM / f"{name}.arb").read_bytes()
+    assert decompress(blob, museum_models()[name]) == expected
+
+
+def test_the_oldest_version_is_still_written_where_it_is_enough():
+    """So that earlier releases can read what has neither a name nor stored data."""
+    content, model = (MUSEUM / "content.bin").read_bytes(), museum_models()["adaptive_default"]
+    old = (MUSEUM / "adaptive_default.arb").read_bytes()
+    head = slice(8, 14)  # the model; the machine that wrote it may be another
+    found = compress(content, model)
+    assert found[:4] == old[:4] == b"ARB\x01" and found[head] == old[head]
 
 
 # --- the identity of a model ------------------------------------------------------------------------------------------
@@ -575,7 +783,7 @@ def test_saved_and_loaded_models_are_the_same(tmp_path):
     model, counted = gpt(), ngram(3)
     model.save(tmp_path / "gpt")
     counted.save(tmp_path / "counted.npz")
-    blobs = compress(BYTES[:99], model), compress(BYTES[:99], counted)
+    blobs = coded(BYTES[:99], model), coded(BYTES[:99], counted)
     loaded = GPT.load(tmp_path / "gpt"), NGramLM.load(tmp_path / "counted.npz")
     assert any(
         w.data_ptr() % 64 for w in loaded[0].parameters()
@@ -634,6 +842,7 @@ def test_an_archive_tells_about_itself():
     info = cp.archive_info(compress(BYTES[:100], FAST, streams=4))
     assert info["n_bytes"] == 100 and info["n_streams"] == 4 and info["n_archives"] == 1
     assert model_identity(FAST).startswith(info["model"]) and "cpu" in info["environment"]
+    assert info["name"] == "" and info["stored"] == 0
     with pytest.raises(DamagedArchiveError):
         cp.archive_info(b"nothing")
 
@@ -796,7 +1005,7 @@ def test_streams_are_one_for_every_8192_bytes():
 def test_progress_adds_up():
     for model in (FAST, gpt()):
         done: list[int] = []
-        blob = compress(BYTES[:500], model, streams=8, progress=done.append)
+        blob = coded(BYTES[:500], model, streams=8, progress=done.append)
         assert sum(done) == 500
         done.clear()
         decompress(blob, model, progress=done.append)
@@ -877,3 +1086,27 @@ def test_the_script_that_measures_runs_in_small(name, monkeypatch, capsys):
     bench.main(["--quick", "--texts", name])
     shown = capsys.readouterr().out
     assert all(label in shown for label in cases)
+
+
+def test_a_program_is_added_to_a_record_if_the_others_take_what_they_took(
+    monkeypatch, capsys, tmp_path
+):
+    content = data.splits("pydoc").valid.encode()
+    text = {"text": "pydoc", "bytes": len(content), "cases": [{"name": "gzip -9", "size": 0}]}
+    with pytest.raises(RuntimeError, match="gzip -9 takes .* here, and 0 there"):
+        bench.add_sizes({"texts": [text]}, "xz -9e")
+    text["cases"][0]["size"] = len(gzip.compress(content, 9))
+    (found,) = bench.add_sizes({"texts": [text]}, "xz -9e")["texts"]
+    size = len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+    added = {"name": "xz -9e", "size": size, "bits_per_byte": 8 * size / len(content)}
+    assert found["cases"] == [*text["cases"], added]
+    with pytest.raises(ValueError, match="'arj' is not one of gzip -9"):
+        bench.add_sizes({"texts": [text]}, "arj")
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"texts": [found]}))
+    monkeypatch.setattr(bench, "RECORD", record)
+    monkeypatch.setattr(bench, "report", lambda record: "")
+    monkeypatch.setattr(bench, "write", lambda path, record: path.write_text(json.dumps(record)))
+    bench.main(["--add", "bzip2 -9"])
+    names = [case["name"] for case in json.loads(record.read_text())["texts"][0]["cases"]]
+    assert names == ["gzip -9", "xz -9e", "bzip2 -9"]

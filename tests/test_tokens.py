@@ -1,6 +1,7 @@
 """Vocabularies and tokenizers: round trips, the lecture's numbers, textbook merges, and every promised error."""
 
 import _thread
+import errno
 import json
 import os
 import pickle
@@ -1020,6 +1021,21 @@ def test_a_file_cannot_be_written_where_there_is_no_folder(tmp_path):
     with pytest.raises(OSError):
         tokens.write_atomically(tmp_path / "folder", "")
     assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("where", ["none/file", "file/inside", "folder", "full"])
+def test_an_error_names_the_file_that_was_asked_for(where, tmp_path, monkeypatch):
+    """And not the temporary one, of which nobody knows; also where the system names none, as for a full disk."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    if where == "full":
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError) as found:
+        tokens.write_atomically(tmp_path / where, "text")
+    assert found.value.filename == str(tmp_path / where) and found.value.filename2 is None
+    assert f"{where}'" in str(found.value) and ".file." not in str(found.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
 def test_writers_at_once_leave_the_whole_file_of_one_of_them(tmp_path):
