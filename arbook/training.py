@@ -999,29 +999,62 @@ BF16_WIDTH = 256  # on a CPU, narrower models lose more by converting than they 
 def choose_precision(precision: str, model: LanguageModel, device: torch.device) -> str:
     """Return "full" or "bfloat16".
 
-    "auto" is bfloat16 for float32 models on GPUs that have it; on a CPU if it has instructions for it, and the matrices
-    of the model have 256 rows and columns on average or more. Everywhere else it is "full", also for recurrent layers:
-    for those, PyTorch would take float16 on a GPU, whose small range makes gradients vanish.
+    "auto" is bfloat16 for float32 models on GPUs that have it; on a CPU if the matrices of the model have 256 rows and
+    columns on average or more, and a product of such matrices is faster by a quarter, which is tried once per process.
+    Everywhere else it is "full", also for recurrent layers: for those, PyTorch would take float16 on a GPU, whose small
+    range makes gradients vanish.
 
     Raises
     ------
     ValueError
         If bfloat16 is asked for, and the model has recurrent layers.
     """
+    return _precision_and_reason(precision, model, device)[0]
+
+
+def _precision_and_reason(
+    precision: str, model: LanguageModel, device: torch.device
+) -> tuple[str, str]:
+    """Return what `choose_precision` returns, and why, for the log."""
     recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
     if precision == "bfloat16" and recurrent:
-        raise ValueError("precision must be 'full' or 'auto' for a model with recurrent layers")
+        raise ValueError(
+            "precision must be 'full' or 'auto' for a model with recurrent layers, which PyTorch would compute in "
+            "float16 on a GPU, and on some processors not at all; got 'bfloat16'"
+        )
     if precision != "auto":
-        return precision
-    if recurrent or any(p.dtype != torch.float32 for p in model.parameters()):
-        return "full"
+        return precision, "as the configuration says"
+    if recurrent:
+        return "full", "the model has recurrent layers"
+    if any(p.dtype != torch.float32 for p in model.parameters()):
+        return "full", "not all parameters are of float32"
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "full"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    has_it = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "this GPU has it") if has_it else ("full", "this GPU has no bfloat16")
+    if device.type != "cpu":
+        return "full", f"bfloat16 has not been tried on devices of type {device.type}"
     sizes = [p.numel() for p in hidden_matrices(model)]
-    wide = bool(sizes) and sum(sizes) / len(sizes) >= BF16_WIDTH**2
-    return "bfloat16" if device.type == "cpu" and has_it and wide else "full"
+    if not sizes or sum(sizes) / len(sizes) < BF16_WIDTH**2:
+        return "full", f"matrices are smaller than {BF16_WIDTH} x {BF16_WIDTH} on average"
+    gain = _bfloat16_gain()
+    reason = f"a product of matrices in bfloat16 has {gain:.2g} times the speed of float32 here"
+    return ("bfloat16" if gain >= _WORTHWHILE else "full"), reason
+
+
+_WORTHWHILE = 1.25  # the rest of a step becomes slower by converting
+
+
+@functools.cache
+def _bfloat16_gain() -> float:
+    """Try how many times as fast as in float32 this processor multiplies in bfloat16; 0 if it cannot."""
+    try:
+        low, full = (
+            matmul_rate("cpu", dtype, size=BF16_WIDTH, repeats=20)
+            for dtype in (torch.bfloat16, torch.float32)
+        )
+    except RuntimeError:
+        return 0.0
+    return low / full
 
 # %% ../nbs/08_training.ipynb #87f28e0a
 class TrainingError(RuntimeError):
@@ -1235,9 +1268,8 @@ class _Run:
         self.val_ids = None
         if val_ids is not None:
             self.val_ids = as_text_ids(val_ids, V, 2, "val_ids", team.device)
-        self.precision = choose_precision(config.precision, model, team.device)
-        low = self.precision == "bfloat16"
-        self.window_loss = WindowLoss(model, low=low, carry=config.order == "stream")
+        self.precision, self.reason = _precision_and_reason(config.precision, model, team.device)
+        self.window_loss = WindowLoss(model, carry=config.order == "stream")
         self.epoch = None  # steps until all streams begin anew
         if self.window_loss.carry:
             sizes = len(self.train_ids), config.batch_size, self.block_size
@@ -1269,6 +1301,7 @@ class _Run:
             self.check_agreement()  # before the first word among processes about tensors
             if tensors:
                 self.restore(tensors)
+        self.agree_on_precision()
         self.module, self.pause = self.prepare_loss()
         if self.folder is not None and self.team.rank == 0:
             for name in (CHECKPOINT, BEST, LOG):
@@ -1286,6 +1319,13 @@ class _Run:
                 f"the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
                 f"checkpoint_dir must be one folder that all of them see, got {str(self.folder)!r}"
             )
+
+    def agree_on_precision(self) -> None:
+        """Compute in bfloat16 if all processes have chosen it: "auto" tries it, and machines may differ."""
+        low = torch.tensor([self.precision == "bfloat16"], device=self.team.device).int()
+        self.window_loss.low = bool(self.team.rows(low).all())
+        if self.precision == "bfloat16" and not self.window_loss.low:
+            self.precision, self.reason = "full", "another process has chosen it"
 
     def prepare_loss(self) -> tuple[Callable, Callable]:
         loss, pause = self.window_loss, nullcontext
@@ -1307,6 +1347,8 @@ class _Run:
             "device": str(self.team.device),
             "processes": self.team.size,
             "precision": self.precision,
+            "precision_reason": self.reason,
+            "instruction_set": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
         }
 
@@ -1326,8 +1368,7 @@ class _Run:
                     f"{self.folder / CHECKPOINT} is of another run: its {name} is "
                     f"{record['identity'].get(name)!r}, not {value!r}; use another checkpoint_dir"
                 )
-        self.precision = record["precision"]
-        self.window_loss.low = self.precision == "bfloat16"
+        self.precision, self.reason = record["precision"], "as the checkpoint says"
         self.step = self.resumed_from = record["step"]
         self.seconds, self.history = record["seconds"], record["history"]
         return tensors
@@ -2001,6 +2042,7 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
         "model": repr(getattr(result.model, "config", result.model)),
         "parameters": sum(p.numel() for p in result.model.parameters()),
         "device": device_name(device),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "processes": processes,
         "precision": result.precision,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

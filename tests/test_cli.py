@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,6 +33,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 VERSE = "the rose is red, the violet's blue,\nthe honey's sweet, and so are you.\n" * 6
 NAMES = ("train", "sample", "perplexity", "compress", "decompress", "forecast", "data")
+CHECKS = [HealthCheck.function_scoped_fixture, *settings.default.suppress_health_check]
 PROGRAM = [sys.executable, "-W", "error", "-m", "arbook.cli"]
 
 
@@ -180,13 +180,21 @@ assert "torch" not in sys.modules
 
 
 def test_the_help_is_there_at_once():
-    """The promise is 0.3 s on a free machine; the best of a few, and some air for a busy one."""
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([*PROGRAM, "--help"], check=True, capture_output=True)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.6
+    """Because it waits for next to nothing: some modules of the standard library, and none of another package."""
+    program = """
+import sys
+before = set(sys.modules)
+from arbook.cli import main
+try:
+    main(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+print(*set(sys.modules) - before, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    modules = done.stderr.decode().split()
+    packages = {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names)
+    assert packages == {"arbook"} and len(modules) < 100
 
 
 def test_the_traceback_of_an_error_is_there_for_those_who_ask(shell):
@@ -229,7 +237,7 @@ def test_commands_are_joined_by_a_pipe():
     with process("data", "sunspots", "--print") as left:
         arguments = ["--horizon", "2", "--order", "9", "-q"]
         with process("forecast", *arguments, stdin=left.stdout) as right:
-            out, remarks = right.communicate(timeout=60)
+            out, remarks = right.communicate(timeout=600)
     assert (left.returncode, right.returncode, remarks) == (0, 0, b"")
     z = data.series("sunspots").values
     expected = ar.LinearAR(9, intercept=True).fit(z).forecast(z, 2)
@@ -240,7 +248,7 @@ def test_nothing_is_said_when_the_reader_has_enough():
     with process("data", "pydoc", "--print") as writer:
         writer.stdout.readline()
         writer.stdout.close()  # as `head -1` does
-        assert writer.stderr.read() == b"" and writer.wait(timeout=60) == 141
+        assert writer.stderr.read() == b"" and writer.wait(timeout=600) == 141
 
 
 def test_a_stream_is_there_before_it_ends_and_stops_when_nobody_reads(tmp_path):
@@ -249,7 +257,7 @@ def test_a_stream_is_there_before_it_ends_and_stops_when_nobody_reads(tmp_path):
     with process("sample", "--stream", *arguments) as writer:
         assert len(writer.stdout.read(20)) == 20
         writer.stdout.close()
-        assert writer.stderr.read() == b"" and writer.wait(timeout=60) == 141
+        assert writer.stderr.read() == b"" and writer.wait(timeout=600) == 141
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
@@ -268,7 +276,7 @@ def test_ctrl_c_has_exit_code_130_and_no_traceback():
     with subprocess.Popen([sys.executable, "-W", "error", "-c", program], **pipes) as waiting:
         assert waiting.stdout.readline().strip() == b"1"
         waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(timeout=60) == 130
+        assert waiting.wait(timeout=600) == 130
         assert waiting.stdout.read() == waiting.stderr.read() == b""
 
 
@@ -754,7 +762,7 @@ def test_files_come_back(shell):
     assert sorted(path.name for path in Path().iterdir()) == ["a.txt", "a.txt.arb"]
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=CHECKS)
 @given(content=st.binary(max_size=60))
 def test_any_bytes_come_back_through_pipes(shell, content):
     archive = shell("compress", "--model", "adaptive:2", stdin=content).bytes
@@ -811,7 +819,7 @@ def test_a_recorded_run_is_a_model(shell):
 
 
 @given(st.data())
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=CHECKS)
 def test_damaged_archives_are_recognised_and_nothing_is_written(shell, data):
     archive = bytearray(compression.compress(b"so are you", compression.AdaptiveNGram(6)))
     bit = data.draw(st.integers(0, 8 * len(archive) - 1))
