@@ -287,13 +287,14 @@ class LSTMConfig:
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.cell not in LAYERS:
             raise ValueError(f"cell must be one of {', '.join(LAYERS)}, got {self.cell!r}")
-        for name in _DROPOUTS:
-            as_number(getattr(self, name), name, minimum=0, below=1)
-        for name in ("activation_penalty", "slowness_penalty"):
-            as_number(getattr(self, name), name, minimum=0)
-        as_number(self.forget_bias, "forget_bias")
-        if self.init_range is not None:
-            as_number(self.init_range, "init_range", above=0)
+        bounds = dict.fromkeys(_DROPOUTS, {"minimum": 0, "below": 1})
+        bounds |= {"activation_penalty": {"minimum": 0}, "slowness_penalty": {"minimum": 0}}
+        bounds |= {"forget_bias": {}, "init_range": {"above": 0}}
+        for name, limits in bounds.items():
+            value = getattr(self, name)
+            if value is not None or name != "init_range":
+                value = as_number(value, name, **limits)  # a float of Python, which JSON can hold
+                object.__setattr__(self, name, value)
 
     @classmethod
     def zaremba_medium(cls, vocab_size: int, **changes: Any) -> Self:
@@ -393,6 +394,11 @@ class HiddenLM(LanguageModel):
     """
 
     head: nn.Linear
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output layer (V, R), which may be the table of embeddings."""
+        return self.head.weight
 
     def read(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Read tokens: ids (B, t), state or None for the empty one -> hidden vectors (B, t, R), new state."""
