@@ -419,7 +419,8 @@ class TrainConfig:
 # %% ../nbs/08_training.ipynb #3f3d187c
 #| code-fold: true
 #| code-summary: Code of its checks
-# Fields that say where and how fast to train, not what comes out: a resumed run may change them.
+# Fields that say where and how fast to train, and what to measure, not what the steps are: a resumed run may change
+# them. If what is measured changes, the weights that did best are measured anew.
 FREE_FIELDS = (
     *("accumulation", "compile", "sharded", "eval_every", "eval_tokens", "log_every"),
     *("max_seconds", "checkpoint_dir", "checkpoint_every", "device", "progress"),
@@ -1229,8 +1230,9 @@ def train(
 ) -> TrainResult:
     """Train a language model on a text: the same call on a CPU, on a GPU, and in each process that `torchrun` started.
 
-    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU this is
-    true bit for bit, however often the run was killed and resumed. PyTorch's global random numbers are left alone.
+    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU, with one
+    number of threads, this is true bit for bit, however often the run was killed and resumed. PyTorch's global random
+    numbers are left alone.
 
     Parameters
     ----------
@@ -1412,19 +1414,21 @@ class _Run:
         fixed = {k: v for k, v in asdict(self.config).items() if k not in FREE_FIELDS}
         fixed |= {"betas": list(self.config.betas), "block_size": self.block_size}
         model = repr(getattr(self.model, "config", type(self.model).__name__))
-        return {**fixed, "model": model, "text": fingerprint(self.train_ids)}
+        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
+        return {**fixed, "model": model, "text": fingerprint(self.train_ids), "frozen": frozen}
 
     def load(self) -> dict[str, Tensor]:
         """Read the checkpoint: numbers at once, tensors as the result."""
         tensors, record = load_run(self.folder / CHECKPOINT)
-        identity, text = self.identity(), record["identity"].get("text")
-        if is_fingerprint(text, self.train_ids):
-            identity["text"] = text
+        identity = self.identity()
+        saved = {"frozen": identity["frozen"]} | record["identity"]  # older ones do not say
+        if is_fingerprint(saved.get("text"), self.train_ids):
+            identity["text"] = saved["text"]
         for name, value in identity.items():
-            if record["identity"].get(name) != value:
+            if saved.get(name) != value:
                 raise CheckpointError(
                     f"{self.folder / CHECKPOINT} is of another run: its {name} is "
-                    f"{record['identity'].get(name)!r}, not {value!r}; use another checkpoint_dir"
+                    f"{saved.get(name)!r}, not {value!r}; use another checkpoint_dir"
                 )
         self.precision, self.reason = record["precision"], "as the checkpoint says"
         self.step = self.resumed_from = record["step"]
@@ -1858,10 +1862,10 @@ def explained_errors(step: int, config: TrainConfig) -> Iterator[None]:
     except RuntimeError as error:
         compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
         if config.compile and compiler:
-            reason = next(filter(None, map(str.strip, str(error).splitlines())), "no reason given")
+            lines = [line for line in str(error).splitlines() if not line.endswith("raised:")]
             raise TrainingError(
-                f"compile is True, and torch.compile fails here: {reason.rstrip('.')}; set compile=False, or "
-                "install what it asks for (a C++ compiler for a CPU)"
+                f"compile is True, and torch.compile fails here: {lines[0] if lines else error!r}; set "
+                "compile=False, or install what it asks for (a C++ compiler for a CPU)"
             ) from error
         full = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
         if not full:
@@ -2427,6 +2431,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # an OSError is a full disk, or a missing text
     except (TrainingError, TypeError, ValueError, OSError) as error:
         raise SystemExit(f"{parser.prog}: {error}") from error
+    except KeyboardInterrupt:  # outside of the steps, or for the second time
+        raise SystemExit(130) from None
     by = record.get("stopped_by")
     if process_number() == 0:
         stopped = f"stopped by {by}" if by else "stopped"

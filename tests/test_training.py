@@ -957,6 +957,24 @@ def test_a_checkpoint_of_another_text_or_model_is_refused(tmp_path):
         train(tiny_gpt().double(), TEXT, None, config)
 
 
+def test_a_run_with_frozen_parameters_goes_on_with_the_same_ones(tmp_path):
+    config = tiny_config(checkpoint_dir=tmp_path, max_seconds=1e-9)
+
+    def frozen():
+        model = tiny_gpt()
+        model.head.requires_grad_(False)
+        return model
+
+    train(frozen(), TEXT, None, config)
+    with pytest.raises(CheckpointError, match=r"its frozen is \['head.weight'\], not \[\]"):
+        train(tiny_gpt(), TEXT, None, config)
+    tensors, record = load_run(tmp_path / CHECKPOINT)
+    assert train(frozen(), TEXT, None, config).resumed_from == 1
+    del record["identity"]["frozen"]  # as older libraries wrote it
+    save_run(tmp_path / CHECKPOINT, tensors, {k: v for k, v in record.items() if k != "format"})
+    assert train(frozen(), TEXT, None, config).resumed_from == 1
+
+
 def test_numbers_of_another_model_change_nothing():
     model, other = tiny_gpt(), tiny_gpt(n_hidden=8)
     before = {name: t.clone() for name, t in model.state_dict().items()}
