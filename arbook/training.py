@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', 'FREE_FIELDS', 'NEWTON_SCHULZ', 'FORMAT',
-           'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'BF16_WIDTH', 'STREAM_WINDOW', 'LOCK', 'MODELS', 'PRESETS',
+           'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'BF16_WIDTH', 'STREAM_WINDOW', 'MODELS', 'PRESETS',
            'MAX_RECORD_BYTES', 'LSTM_FORMAT', 'random_windows', 'random_starts', 'cut_windows', 'step_seed',
            'step_starts', 'epoch_steps', 'stream_starts', 'accumulate', 'update', 'fit', 'TrainConfig', 'check_config',
            'learning_rate', 'parameter_groups', 'newton_schulz', 'Muon', 'hidden_matrices', 'make_optimizers',
@@ -12,11 +12,10 @@ __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', '
            'load_run', 'checksum', 'pack', 'unpack', 'load_best', 'as_whole', 'divided_like', 'state_tensors',
            'state_from', 'write_token_file', 'open_token_file', 'flops_per_token', 'matmul_rate', 'choose_precision',
            'TrainingError', 'Team', 'choose_device', 'process_number', 'join_team', 'TrainResult', 'train', 'shard',
-           'without_exchange', 'check_block_size', 'lock_folder', 'fingerprint', 'is_fingerprint', 'seed_dropout',
-           'explained_errors', 'as_line', 'ancestral_sample', 'Preset', 'run_preset', 'noted_signals', 'mark_ends',
-           'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run', 'code_revision', 'device_name',
-           'save_model', 'load_model', 'copy_record', 'recorded_files', 'recorded_model', 'read_records', 'loss_band',
-           'main', 'as_setting']
+           'without_exchange', 'check_block_size', 'fingerprint', 'seed_dropout', 'as_line', 'ancestral_sample',
+           'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run',
+           'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'recorded_files',
+           'recorded_model', 'read_records', 'loss_band', 'main', 'as_setting']
 
 # %% ../nbs/08_training.ipynb #6b0f6e94
 import argparse
@@ -1230,9 +1229,9 @@ def train(
 ) -> TrainResult:
     """Train a language model on a text: the same call on a CPU, on a GPU, and in each process that `torchrun` started.
 
-    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU, with one
-    number of threads, this is true bit for bit, however often the run was killed and resumed. PyTorch's global random
-    numbers are left alone.
+    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU, for
+    each number of threads, this is true bit for bit, however often the run was killed and resumed. PyTorch's global
+    random numbers are left alone.
 
     Parameters
     ----------
@@ -1360,7 +1359,7 @@ class _Run:
     def reserve_folder(self) -> None:
         """Raise TrainingError, in every process, if another run writes to the folder."""
         if self.team.rank == 0:
-            self.lock = lock_folder(self.folder)
+            self.lock = _lock_folder(self.folder)
         refused = self.team.rank == 0 and self.lock is None
         if self.team.total(torch.tensor(float(refused), device=self.team.device)):
             raise TrainingError(
@@ -1422,7 +1421,7 @@ class _Run:
         tensors, record = load_run(self.folder / CHECKPOINT)
         identity = self.identity()
         saved = {"frozen": identity["frozen"]} | record["identity"]  # older ones do not say
-        if is_fingerprint(saved.get("text"), self.train_ids):
+        if _is_fingerprint(saved.get("text"), self.train_ids):
             identity["text"] = saved["text"]
         for name, value in identity.items():
             if saved.get(name) != value:
@@ -1454,7 +1453,7 @@ class _Run:
         """Look up which weights did best, and measure them anew if their loss is of another text, or part of it."""
         tensors, record = load_run(self.folder / BEST)
         self.best = {name: record[name] for name in ("step", "val_loss")}
-        if self.val_ids is None or is_fingerprint(record.get("text"), self.val_ids):
+        if self.val_ids is None or _is_fingerprint(record.get("text"), self.val_ids):
             return
         state = self.model.state_dict()
         own = {name: t.clone() for name, t in state.items()}
@@ -1548,7 +1547,7 @@ class _Run:
             after.append(state)
             return total
 
-        with explained_errors(self.step + 1, c):
+        with _explained_errors(self.step + 1, c):
             mean, norm = update(
                 loss,
                 pieces,
@@ -1719,7 +1718,7 @@ class _Run:
         if self.bar is not None:
             self.bar.close()
         if self.lock is not None:
-            (self.folder / LOCK).unlink(missing_ok=True)  # while nobody else can have it
+            (self.folder / _LOCK).unlink(missing_ok=True)  # while nobody else can have it
             self.lock.close()
 
     def result(self) -> TrainResult:
@@ -1783,10 +1782,10 @@ def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
     return block_size
 
 
-LOCK = ".lock"
+_LOCK = ".lock"
 
 
-def lock_folder(folder: Path) -> IO | None:
+def _lock_folder(folder: Path) -> IO | None:
     """Reserve a folder for one run, as long as the file that is returned is open; None if another run has it.
 
     The system takes the lock away from a process that ends, however it ends. Where the system or the file system knows
@@ -1796,7 +1795,7 @@ def lock_folder(folder: Path) -> IO | None:
         import fcntl
     except ImportError:  # on Windows
         return open(os.devnull)
-    path = folder / LOCK
+    path = folder / _LOCK
     while True:
         file = open(path, "a")
         try:
@@ -1820,7 +1819,7 @@ def fingerprint(ids: Tensor | np.memmap) -> str:
     return _hash_ends(ids, ids.dtype)
 
 
-def is_fingerprint(found: str | None, ids: Tensor | np.memmap) -> bool:
+def _is_fingerprint(found: str | None, ids: Tensor | np.memmap) -> bool:
     """Tell whether a fingerprint is of this text, also if it was in an array then and is in a mapped file now."""
     if found is None or found == fingerprint(ids):
         return found is not None
@@ -1855,7 +1854,7 @@ def seed_dropout(seed: int, device: torch.device) -> None:
 
 
 @contextmanager
-def explained_errors(step: int, config: TrainConfig) -> Iterator[None]:
+def _explained_errors(step: int, config: TrainConfig) -> Iterator[None]:
     """Turn the errors of a full memory, and of a missing compiler, into one that says what to do."""
     try:
         yield
@@ -2093,7 +2092,7 @@ def run_preset(
         **{"checkpoint_every": 100, **preset.training},
         **{**places, "seed": seed, "max_seconds": max_seconds},
     )
-    with noted_signals() if stop_on_signals else nullcontext([]) as signals:
+    with _noted_signals() if stop_on_signals else nullcontext([]) as signals:
         stop = (lambda: bool(signals)) if stop_on_signals else None
         result = train(model, ids["train"], ids["valid"], config, stop=stop)
     path, first = out / "record.json", process_number() == 0
@@ -2120,7 +2119,7 @@ def run_preset(
 #| code-fold: true
 #| code-summary: Code of its parts
 @contextmanager
-def noted_signals() -> Iterator[list[str]]:
+def _noted_signals() -> Iterator[list[str]]:
     """Note the names of SIGINT, which is Ctrl-C, and SIGTERM instead of ending; a second one of a kind ends as usual.
 
     In the main thread, where signals arrive; in another one nothing is noted. What is ignored stays ignored.

@@ -1121,11 +1121,11 @@ except TrainingError as error:
     assert result.finished and same_weights(
         result.model, train(tiny_gpt(), TEXT, None, tiny_config()).model
     )
-    assert not (tmp_path / training.LOCK).exists()
+    assert not (tmp_path / training._LOCK).exists()
 
 
 def test_what_a_killed_run_leaves_does_not_block_the_next_one(tmp_path):
-    (tmp_path / training.LOCK).touch()  # its lock died with it
+    (tmp_path / training._LOCK).touch()  # its lock died with it
     (tmp_path / f".{CHECKPOINT}.0123").write_bytes(b"half a checkpoint")
     assert train(tiny_gpt(), TEXT, None, tiny_config(checkpoint_dir=tmp_path)).finished
     assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, LOG]
@@ -1152,7 +1152,7 @@ def test_a_lock_that_its_owner_removes_while_another_waits_for_it_is_not_taken_f
     tmp_path, monkeypatch
 ):
     fcntl = pytest.importorskip("fcntl")
-    flock, path = fcntl.flock, tmp_path / training.LOCK
+    flock, path = fcntl.flock, tmp_path / training._LOCK
 
     gone = []
 
@@ -1162,9 +1162,9 @@ def test_a_lock_that_its_owner_removes_while_another_waits_for_it_is_not_taken_f
         flock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with training.lock_folder(tmp_path) as held:
+    with training._lock_folder(tmp_path) as held:
         assert os.path.samestat(os.fstat(held.fileno()), path.stat())
-        assert training.lock_folder(tmp_path) is None
+        assert training._lock_folder(tmp_path) is None
 
 
 def test_a_run_stops_when_it_is_asked_to_and_goes_on_from_there(tmp_path):
@@ -1244,7 +1244,7 @@ def test_the_command_finishes_the_step_and_saves_when_a_signal_comes(
 def test_a_second_signal_ends_at_once_and_a_library_call_is_left_to_its_caller(monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with training.noted_signals() as noted:
+        with training._noted_signals() as noted:
             os.kill(os.getpid(), signal.SIGINT)
             assert noted == ["SIGINT"]
             with pytest.raises(KeyboardInterrupt):
@@ -1257,7 +1257,7 @@ def test_a_second_signal_ends_at_once_and_a_library_call_is_left_to_its_caller(m
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
         )  # as for a command that a script has put into the background
-        with training.noted_signals() as noted:
+        with training._noted_signals() as noted:
             os.kill(os.getpid(), signal.SIGINT)
         assert noted == []
     finally:
@@ -1288,13 +1288,13 @@ def test_a_text_is_recognised_in_every_form_and_another_one_in_none(n, dtype, se
     ids = np.random.default_rng(seed).integers(0, 70_000 if dtype != "<u2" else 65_536, n)
     array, mapped = torch.from_numpy(ids).int(), ids.astype(dtype)
     for a, b in ((array, mapped), (mapped, array), (array, array), (mapped, mapped)):
-        assert training.is_fingerprint(training.fingerprint(a), b)
+        assert training._is_fingerprint(training.fingerprint(a), b)
     other = ids.copy()
     other[-1] = (other[-1] + 65_536) % 131_072
     for form in (torch.from_numpy(other).int(), other.astype("<u4")):
-        assert not training.is_fingerprint(training.fingerprint(array), form)
-        assert not training.is_fingerprint(training.fingerprint(mapped), form)
-    assert not training.is_fingerprint(None, array)
+        assert not training._is_fingerprint(training.fingerprint(array), form)
+        assert not training._is_fingerprint(training.fingerprint(mapped), form)
+    assert not training._is_fingerprint(None, array)
 
 
 # Forks children that train, and are killed at random moments; what it prints is checked by the test.
@@ -1613,7 +1613,7 @@ def test_two_processes_of_the_command_save_together_when_they_are_asked_to_end(t
     assert output.startswith("stopped by SIGTERM after ") and output.count("\n") == 1, errors
     saved = load_run(out / CHECKPOINT)[1]["step"]
     assert saved > 0 and f"after {saved} step" in output
-    assert not (out / training.LOCK).exists()
+    assert not (out / training._LOCK).exists()
 
 
 @pytest.mark.slow
