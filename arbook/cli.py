@@ -55,7 +55,8 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     Returns
     -------
     int
-        0: done; 1: failed, with a message on standard error; 130: interrupted; 141: nobody reads the output any more.
+        0: done; 1: failed, with a message on standard error; 130: interrupted; 141: nobody reads the output any more;
+        143: a training that was asked to end, and has saved its state.
 
     Raises
     ------
@@ -64,7 +65,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
     """
     given = parser.parse_args(arguments)
     try:
-        given.run(given)
+        code = given.run(given) or 0
         print(end="", flush=True)  # unlike sys.stdout.flush(), also if somebody closed the output
     except BrokenPipeError:
         drop_output()
@@ -76,7 +77,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None)
             raise
         print(f"{given.parser.prog}: {explain(error)}", file=sys.stderr)
         return 1
-    return 0
+    return code
 
 
 def explain(error: Exception) -> str:
@@ -113,10 +114,18 @@ def make_parser(commands: Iterable[Callable[[Commands], None]]) -> argparse.Argu
     return parser
 
 
+def _seed_number(text: str) -> int:
+    """Return the argument of `--seed`, a number with which all dice can begin."""
+    seed = int(text) if re.fullmatch("[0-9]+", text) else -1
+    if not 0 <= seed < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**63 - 1}")
+    return seed
+
+
 def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], about: str
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None], about: str
 ) -> argparse.ArgumentParser:
-    """Add a command and the options that all have; return its parser, for the others."""
+    """Add a command and the options that all have; return its parser, for the others. `run` may return an exit code."""
     parser = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object per result")
@@ -718,7 +727,8 @@ def add_sample(commands: Commands) -> None:
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help=about)
     about = "draw from the smallest set of tokens with so much probability (default: all)"
     parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help=about)
-    parser.add_argument("--seed", type=int, help="of the dice (default: another one each time)")
+    about = "of the dice (default: another one each time)"
+    parser.add_argument("--seed", type=_seed_number, help=about)
     parser.add_argument("--stream", action="store_true", help="print while it writes")
 
 
@@ -934,7 +944,7 @@ def add_train(commands: Commands) -> None:
     about = "cpu, cuda, cuda:1 ... (default: a GPU if there is one)"
     parser.add_argument("--device", default="auto", help=about)
     about = "of weights, windows and dropout (default: %(default)s)"
-    parser.add_argument("--seed", type=int, default=0, help=about)
+    parser.add_argument("--seed", type=_seed_number, default=0, help=about)
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop after so long")
     about = "another setting of model or training, such as lr=0.01; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=about)
@@ -947,11 +957,14 @@ def preset_names() -> list[str]:
     return list(PRESETS)
 
 
-def run_train(given: argparse.Namespace) -> None:
-    """Train a preset, and say how far it came."""
-    from arbook.training import TrainingError, as_setting, run_preset
+def run_train(given: argparse.Namespace) -> int:
+    """Train a preset, say how far it came, and return the exit code; of several processes, the first one speaks."""
+    import signal
+
+    from arbook.training import TrainingError, as_setting, process_number, run_preset
 
     options = {"device": given.device, "seed": given.seed, "max_seconds": given.time_limit}
+    options["stop_on_signals"] = True
     try:
         settings = dict(map(as_setting, given.set))
         bar = False if given.quiet else None  # None: if a person looks
@@ -961,13 +974,14 @@ def run_train(given: argparse.Namespace) -> None:
         TypeError,
     ) as error:  # a loss that is not a number; a setting of a wrong type
         raise CommandError(str(error)) from error
+    by = record.get("stopped_by")
     text = f"{record['steps']} steps, validation loss {record['val_loss']:.4f} nats per {record['unit']}"
     state = f"done: {text}; next: arbook sample --model {given.out}"
-    emit(
-        given,
-        record,
-        state if record["finished"] else f"stopped after {text}; the same command goes on",
-    )
+    if not record["finished"]:
+        state = f"stopped{f' by {by}' if by else ''} after {text}; the same command goes on"
+    if process_number() == 0:
+        emit(given, record, state)
+    return 128 + signal.Signals[by] if by else 0
 
 # %% ../nbs/a3_cli.ipynb #43c31ac0
 COMMANDS = (

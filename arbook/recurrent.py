@@ -10,6 +10,7 @@ __all__ = ['State', 'Cell', 'LAYERS', 'CellWeights', 'check_layer', 'unroll', 'l
            'embedding_dropout', 'should_average', 'cache_probabilities', 'mix_with_cache', 'CacheState', 'NeuralCache']
 
 # %% ../nbs/06_recurrent.ipynb #bfd4edec
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -286,13 +287,14 @@ class LSTMConfig:
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.cell not in LAYERS:
             raise ValueError(f"cell must be one of {', '.join(LAYERS)}, got {self.cell!r}")
-        for name in _DROPOUTS:
-            as_number(getattr(self, name), name, minimum=0, below=1)
-        for name in ("activation_penalty", "slowness_penalty"):
-            as_number(getattr(self, name), name, minimum=0)
-        as_number(self.forget_bias, "forget_bias")
-        if self.init_range is not None:
-            as_number(self.init_range, "init_range", above=0)
+        bounds = dict.fromkeys(_DROPOUTS, {"minimum": 0, "below": 1})
+        bounds |= {"activation_penalty": {"minimum": 0}, "slowness_penalty": {"minimum": 0}}
+        bounds |= {"forget_bias": {}, "init_range": {"above": 0}}
+        for name, limits in bounds.items():
+            value = getattr(self, name)
+            if value is not None or name != "init_range":
+                value = as_number(value, name, **limits)  # a float of Python, which JSON can hold
+                object.__setattr__(self, name, value)
 
     @classmethod
     def zaremba_medium(cls, vocab_size: int, **changes: Any) -> Self:
@@ -392,6 +394,11 @@ class HiddenLM(LanguageModel):
     """
 
     head: nn.Linear
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output layer (V, R), which may be the table of embeddings."""
+        return self.head.weight
 
     def read(self, ids: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Read tokens: ids (B, t), state or None for the empty one -> hidden vectors (B, t, R), new state."""
@@ -565,6 +572,8 @@ def run_layer(
 ) -> tuple[Tensor, State]:
     """Run one layer of `torch.nn` over a sequence, with some of its state-to-state weights dropped.
 
+    Under autocast in half precision if PyTorch can do so on this machine, otherwise in the precision of the layer.
+
     Parameters
     ----------
     layer : nn.RNN, nn.GRU or nn.LSTM
@@ -586,6 +595,13 @@ def run_layer(
     check_layer(layer)
     if not layer.batch_first:
         raise ValueError("layer must be made with batch_first=True: x has shape (B, T, C)")
+    where, grad = x.device.type, torch.is_grad_enabled()
+    if torch.is_autocast_enabled(where):
+        kind = next(kind for kind in LAYERS.values() if isinstance(layer, kind))
+        if not _autocast_runs(kind, where, torch.get_autocast_dtype(where), grad):
+            own = layer.weight_hh_l0.dtype
+            with torch.autocast(where, enabled=False):
+                return run_layer(layer, x.to(own), tuple(s.to(own) for s in state), weight_drop)
     lifted = [part[None] for part in state]  # (1, B, R)
     lifted = tuple(lifted) if len(lifted) > 1 else lifted[0]
     if weight_drop:
@@ -600,6 +616,25 @@ def run_layer(
 
 # What the forward methods of nn.LSTM, nn.GRU and nn.RNN call, with weights as an argument.
 _FUNCTIONS = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def _autocast_runs(kind: type[nn.RNNBase], where: str, dtype: torch.dtype, grad: bool) -> bool:
+    """Try once whether this machine runs a kind of layer in the precision of autocast, by one of a single unit.
+
+    PyTorch raises for an LSTM on a processor without instructions for it, and takes float16 for bfloat16 on a GPU.
+    """
+    layer = kind(1, 1, device="meta", dtype=torch.float32)  # which draws no random numbers
+    layer, x = layer.to_empty(device=where), torch.zeros(1, 1, 1, device=where, dtype=torch.float32)
+    try:
+        with torch.set_grad_enabled(grad), torch.autocast(where, dtype=dtype):
+            outputs, _ = layer(x)
+            if grad:
+                outputs.sum().backward()
+    except RuntimeError:
+        return False
+    return outputs.dtype == dtype
 
 
 def _dropped_weights(layer: nn.RNNBase, p: float) -> list[Tensor]:

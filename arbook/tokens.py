@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SPLITS', 'BYTE_CHARS', 'make_pairs', 'Corpus', 'Vocab', 'as_text', 'as_ids', 'ids_from_slots',
-           'slots_from_ids', 'Tokenizer', 'as_special', 'open_atomically', 'write_atomically', 'read_record',
-           'WordTokenizer', 'CharTokenizer', 'BPETokenizer']
+           'slots_from_ids', 'Tokenizer', 'as_special', 'naming_file', 'open_atomically', 'write_atomically',
+           'read_record', 'WordTokenizer', 'CharTokenizer', 'BPETokenizer']
 
 # %% ../nbs/02_tokens.ipynb #41ba0fbc
 import json
@@ -476,6 +476,17 @@ def as_special(tokens: Sequence[str], unk: str | None = None) -> tuple[str, ...]
 
 
 @contextmanager
+def naming_file(path: str | Path) -> Iterator[None]:
+    """Put the name of a file into an OSError that has none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Open a new file to write bytes to; when the block ends without an error, and not before, it replaces the old one.
 
@@ -484,7 +495,7 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with open(temporary, "xb") as file:
+        with naming_file(path), open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

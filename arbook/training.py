@@ -11,9 +11,9 @@ __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', '
            'evaluate', 'WindowLoss', 'as_text_ids', 'text_windows', 'own_share', 'loss_and_count', 'save_run',
            'load_run', 'checksum', 'pack', 'unpack', 'load_best', 'as_whole', 'divided_like', 'state_tensors',
            'state_from', 'write_token_file', 'open_token_file', 'flops_per_token', 'matmul_rate', 'choose_precision',
-           'TrainingError', 'Team', 'choose_device', 'join_team', 'TrainResult', 'train', 'shard', 'without_exchange',
-           'check_block_size', 'fingerprint', 'seed_dropout', 'memory_errors', 'as_line', 'ancestral_sample', 'Preset',
-           'run_preset', 'mark_ends', 'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run',
+           'TrainingError', 'Team', 'choose_device', 'process_number', 'join_team', 'TrainResult', 'train', 'shard',
+           'without_exchange', 'check_block_size', 'fingerprint', 'seed_dropout', 'as_line', 'ancestral_sample',
+           'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run',
            'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'recorded_files',
            'recorded_model', 'read_records', 'loss_band', 'main', 'as_setting']
 
@@ -26,7 +26,9 @@ import json
 import math
 import os
 import platform
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +37,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -55,6 +57,7 @@ from arbook.tokens import (
     Tokenizer,
     WordTokenizer,
     as_ids,
+    naming_file,
     open_atomically,
     write_atomically,
 )
@@ -330,7 +333,7 @@ class TrainConfig:
     warmup_steps : int
     schedule : {"cosine", "wsd", "constant"}
     decay_fraction : float
-        Share of all steps in which "wsd" decays.
+        Share of all steps in which "wsd" decays; the warm-up has to fit in before.
     optimizer : {"adamw", "muon", "sgd"}
         "muon" is for the matrices inside a model; AdamW takes care of the rest.
     betas : (float, float)
@@ -415,7 +418,8 @@ class TrainConfig:
 # %% ../nbs/08_training.ipynb #3f3d187c
 #| code-fold: true
 #| code-summary: Code of its checks
-# Fields that say where and how fast to train, not what comes out: a resumed run may change them.
+# Fields that say where and how fast to train, and what to measure, not what the steps are: a resumed run may change
+# them. If what is measured changes, the weights that did best are measured anew.
 FREE_FIELDS = (
     *("accumulation", "compile", "sharded", "eval_every", "eval_tokens", "log_every"),
     *("max_seconds", "checkpoint_dir", "checkpoint_every", "device", "progress"),
@@ -472,6 +476,12 @@ def check_config(config: TrainConfig) -> None:
         raise ValueError(
             f"warmup_steps must be at most max_steps = {config.max_steps}, got {config.warmup_steps}"
         )
+    decay_steps = config.decay_fraction * config.max_steps
+    if config.schedule == "wsd" and config.warmup_steps + decay_steps > config.max_steps + 1e-9:
+        raise ValueError(
+            f"decay_fraction must be at most {1 - config.warmup_steps / config.max_steps:g}, the share of max_steps = "
+            f"{config.max_steps} after warmup_steps = {config.warmup_steps}, got {config.decay_fraction:g}"
+        )
     if config.batch_size % config.accumulation:
         raise ValueError(
             f"accumulation must divide batch_size = {config.batch_size}, got {config.accumulation}"
@@ -479,7 +489,10 @@ def check_config(config: TrainConfig) -> None:
     if config.sharded and config.optimizer == "muon":
         raise ValueError("optimizer must be adamw or sgd if sharded: Muon needs whole matrices")
     if config.checkpoint_dir is not None:
-        put("checkpoint_dir", os.fspath(config.checkpoint_dir))
+        put("checkpoint_dir", os.fsdecode(config.checkpoint_dir))
+    if not isinstance(config.device, (str, torch.device)):
+        raise TypeError(f"device must be the name of one, got {config.device!r}")
+    put("device", str(config.device))
 
 # %% ../nbs/08_training.ipynb #4aa4e809
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -604,13 +617,16 @@ class Muon(torch.optim.Optimizer):
 
 
 def hidden_matrices(model: LanguageModel) -> list[nn.Parameter]:
-    """Return the matrices between hidden vectors: all but embeddings and the output layer, the last with V rows."""
-    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    inner = [
-        p for p in model.parameters() if p.ndim == 2 and id(p) not in tables and p.requires_grad
-    ]
-    output = [id(p) for p in inner if len(p) == model.vocab_size][-1:]
-    return [p for p in inner if id(p) not in output]
+    """Return the matrices between hidden vectors that are trained: all but tables of embeddings and the output layer.
+
+    The output layer is the `output_weight` of the model. If it has no such attribute, the last matrix with V rows is
+    taken for it.
+    """
+    outer = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outer]
+    rows = [p for p in inner if len(p) == model.vocab_size]
+    outer.add(id(getattr(model, "output_weight", rows[-1] if rows else None)))
+    return [p for p in inner if p.requires_grad and id(p) not in outer]
 
 
 def make_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -1003,33 +1019,69 @@ BF16_WIDTH = 256  # on a CPU, narrower models lose more by converting than they 
 def choose_precision(precision: str, model: LanguageModel, device: torch.device) -> str:
     """Return "full" or "bfloat16".
 
-    "auto" is bfloat16 for float32 models on GPUs that have it; on a CPU if it has instructions for it, and the matrices
-    of the model have 256 rows and columns on average or more. Everywhere else it is "full", also for recurrent layers:
-    for those, PyTorch would take float16 on a GPU, whose small range makes gradients vanish.
+    "auto" is bfloat16 for float32 models on GPUs that have it; on a CPU if the matrices of the model have 256 rows and
+    columns on average or more, and a product of such matrices is faster by a quarter, which is tried once per process.
+    Everywhere else it is "full", also for recurrent layers: for those, PyTorch would take float16 on a GPU, whose small
+    range makes gradients vanish.
 
     Raises
     ------
     ValueError
         If bfloat16 is asked for, and the model has recurrent layers.
     """
+    return _precision_and_reason(precision, model, device)[0]
+
+
+def _precision_and_reason(
+    precision: str, model: LanguageModel, device: torch.device
+) -> tuple[str, str]:
+    """Return what `choose_precision` returns, and why, for the log."""
     recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
     if precision == "bfloat16" and recurrent:
-        raise ValueError("precision must be 'full' or 'auto' for a model with recurrent layers")
+        raise ValueError(
+            "precision must be 'full' or 'auto' for a model with recurrent layers, which PyTorch would compute in "
+            "float16 on a GPU, and on some processors not at all; got 'bfloat16'"
+        )
     if precision != "auto":
-        return precision
-    if recurrent or any(p.dtype != torch.float32 for p in model.parameters()):
-        return "full"
+        return precision, "as the configuration says"
+    if recurrent:
+        return "full", "the model has recurrent layers"
+    if any(p.dtype != torch.float32 for p in model.parameters()):
+        return "full", "not all parameters are of float32"
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "full"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    has_it = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "this GPU has it") if has_it else ("full", "this GPU has no bfloat16")
+    if device.type != "cpu":
+        return "full", f"bfloat16 has not been tried on devices of type {device.type}"
     sizes = [p.numel() for p in hidden_matrices(model)]
-    wide = bool(sizes) and sum(sizes) / len(sizes) >= BF16_WIDTH**2
-    return "bfloat16" if device.type == "cpu" and has_it and wide else "full"
+    if not sizes or sum(sizes) / len(sizes) < BF16_WIDTH**2:
+        return "full", f"matrices are smaller than {BF16_WIDTH} x {BF16_WIDTH} on average"
+    gain = _bfloat16_gain()
+    reason = f"a product of matrices in bfloat16 has {gain:.2g} times the speed of float32 here"
+    return ("bfloat16" if gain >= _WORTHWHILE else "full"), reason
+
+
+_WORTHWHILE = 1.25  # the rest of a step becomes slower by converting
+
+
+@functools.cache
+def _bfloat16_gain() -> float:
+    """Try how many times as fast as in float32 this processor multiplies in bfloat16; 0 if it cannot."""
+    try:
+        low, full = (
+            matmul_rate("cpu", dtype, size=BF16_WIDTH, repeats=20)
+            for dtype in (torch.bfloat16, torch.float32)
+        )
+    except RuntimeError:
+        return 0.0
+    return low / full
 
 # %% ../nbs/08_training.ipynb #87f28e0a
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss is not a number, or memory is full. The message says where, and what to do."""
+    """Training cannot go on: the loss is not a number, memory is full, the folder is taken, or nothing can be compiled.
+
+    The message says where, and what to do.
+    """
 
 
 @dataclass(frozen=True)
@@ -1101,6 +1153,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
+def process_number() -> int:
+    """Return the number that `torchrun` gave to this process; 0 if it is alone."""
+    return int(os.environ.get("RANK", 0))
+
+
 def join_team(device: str = "auto") -> Team:
     """Meet the other processes that `torchrun` started, if any, and stay together until this one ends."""
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
@@ -1137,6 +1194,11 @@ class TrainResult:
         if there are more; nan if there were no steps.
     precision : str
         "full" or "bfloat16".
+    best_val_loss : float
+        The lowest loss on the validation text; nan if there was none. If a resumed run has another validation text, or
+        other `eval_tokens`, the weights that did best before were measured anew.
+    best_step : int, optional
+        The step at which it was reached.
     """
 
     model: LanguageModel
@@ -1147,6 +1209,8 @@ class TrainResult:
     seconds: float
     tokens_per_second: float
     precision: str
+    best_val_loss: float = math.nan
+    best_step: int | None = None
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Return the steps and values of "loss", "val_loss", "lr" or "grad_norm"."""
@@ -1158,22 +1222,20 @@ class TrainResult:
         """The last loss on the validation text, in nats per token; nan if there was none."""
         return (self.curve("val_loss")[1] or [math.nan])[-1]
 
-    @property
-    def best_val_loss(self) -> float:
-        """The lowest loss on the validation text; nan if there was none."""
-        return min(self.curve("val_loss")[1], default=math.nan)
-
 # %% ../nbs/08_training.ipynb #a3b2b4eb
 def train(
     model: LanguageModel,
     train_ids: ArrayLike | Tensor,
     val_ids: ArrayLike | Tensor | None,
     config: TrainConfig,
+    *,
+    stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train a language model on a text: the same call on a CPU, on a GPU, and in each process that `torchrun` started.
 
-    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU this is
-    true bit for bit, however often the run was killed and resumed. PyTorch's global random numbers are left alone.
+    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU, for
+    each number of threads, this is true bit for bit, however often the run was killed and resumed. PyTorch's global
+    random numbers are left alone.
 
     Parameters
     ----------
@@ -1183,6 +1245,9 @@ def train(
         Arrays are kept on the device. A memory-mapped file, see `open_token_file`, is read in pieces. No `val_ids`,
         no measurements.
     config : TrainConfig
+    stop : callable, optional
+        Asked after each step; when it says True, the run saves its checkpoint and ends, as if time were up. Of several
+        processes all need one or none, and it is enough that one says so.
 
     Returns
     -------
@@ -1191,11 +1256,12 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        If the text is too short for a window, holds ids that the model does not know, or the device is not here.
+        If the text is too short for a window, holds ids that the model does not know, the device is not here, or the
+        model was made under `torch.inference_mode`.
     CheckpointError
         If the checkpoint is damaged, or of another model, text or configuration.
     TrainingError
-        If the loss is not finite, or memory runs out.
+        If the loss is not finite, memory runs out, or another run writes to `config.checkpoint_dir`.
     """
     if not isinstance(model, LanguageModel):
         raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")
@@ -1203,8 +1269,9 @@ def train(
         raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}")
     team = join_team(config.device)
     gpus = [team.device] if team.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
-        run = _Run(model, train_ids, val_ids, config, team)
+    gradients = torch.inference_mode(False), torch.enable_grad()  # whatever the caller has chosen
+    with gradients[0], gradients[1], torch.random.fork_rng(devices=gpus):
+        run = _Run(model, train_ids, val_ids, config, team, stop)
         try:
             run.resume()
             run.go()
@@ -1225,8 +1292,14 @@ class _Run:
         val_ids: ArrayLike | Tensor | None,
         config: TrainConfig,
         team: Team,
+        stop: Callable[[], bool] | None = None,
     ):
-        self.model, self.config, self.team = model, config, team
+        self.model, self.config, self.team, self.stop = model, config, team, stop
+        if any(p.is_inference() for p in model.parameters()):
+            raise ValueError(
+                "model was made under torch.inference_mode(), which leaves nothing that can be trained: "
+                "make or load it outside"
+            )
         self.block_size = check_block_size(model, config)
         n_parts = team.size * config.accumulation
         if config.batch_size % n_parts:
@@ -1236,12 +1309,12 @@ class _Run:
             )
         V = model.vocab_size
         self.train_ids = as_text_ids(train_ids, V, self.block_size + 1, "train_ids", team.device)
-        self.val_ids = None
+        self.val_ids = None  # what is measured
         if val_ids is not None:
-            self.val_ids = as_text_ids(val_ids, V, 2, "val_ids", team.device)
-        self.precision = choose_precision(config.precision, model, team.device)
-        low = self.precision == "bfloat16"
-        self.window_loss = WindowLoss(model, low=low, carry=config.order == "stream")
+            val_ids = as_text_ids(val_ids, V, 2, "val_ids", team.device)
+            self.val_ids = val_ids[: config.eval_tokens]
+        self.precision, self.reason = _precision_and_reason(config.precision, model, team.device)
+        self.window_loss = WindowLoss(model, carry=config.order == "stream")
         self.epoch = None  # steps until all streams begin anew
         if self.window_loss.carry:
             sizes = len(self.train_ids), config.batch_size, self.block_size
@@ -1255,12 +1328,14 @@ class _Run:
         self.states: list[Any] = []  # of each piece, if the text is a stream
         self.mean: dict[str, Tensor] = {}  # of each parameter, since averaging began
         self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}  # step and loss of the weights that did best
         self.pending: list[tuple[int, Tensor, Tensor, float]] = []  # not yet read from the device
         self.step = self.resumed_from = 0
         self.seconds = 0.0  # before this call
         self.intervals: list[tuple[int, float]] = []  # steps and seconds between two reports
         self.start = self.mark = time.perf_counter()
         self.folder = None if config.checkpoint_dir is None else Path(config.checkpoint_dir)
+        self.lock: IO | None = None
         self.bar = None
 
     # --- before the first step ---
@@ -1269,10 +1344,14 @@ class _Run:
         """Go on from the checkpoint, if there is one; otherwise begin."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.reserve_folder()
             tensors = self.load() if (self.folder / CHECKPOINT).exists() else {}
             self.check_agreement()  # before the first word among processes about tensors
             if tensors:
                 self.restore(tensors)
+        self.agree_on_precision()
+        if self.resumed_from and (self.folder / BEST).exists():
+            self.recall_best()
         self.module, self.pause = self.prepare_loss()
         if self.folder is not None and self.team.rank == 0:
             for name in (CHECKPOINT, BEST, LOG):
@@ -1280,6 +1359,16 @@ class _Run:
                     left.unlink(missing_ok=True)
             lines = [self.about(), *self.history]
             write_atomically(self.folder / LOG, "".join(map(as_line, lines)))
+
+    def reserve_folder(self) -> None:
+        """Raise TrainingError, in every process, if another run writes to the folder."""
+        if self.team.rank == 0:
+            self.lock = _lock_folder(self.folder)
+        refused = self.team.rank == 0 and self.lock is None
+        if self.team.total(torch.tensor(float(refused), device=self.team.device)):
+            raise TrainingError(
+                f"another run writes to {self.folder}: wait for its end, or take another folder"
+            )
 
     def check_agreement(self) -> None:
         """Raise CheckpointError, in every process, if not all of them begin at the same step."""
@@ -1290,6 +1379,13 @@ class _Run:
                 f"the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
                 f"checkpoint_dir must be one folder that all of them see, got {str(self.folder)!r}"
             )
+
+    def agree_on_precision(self) -> None:
+        """Compute in bfloat16 if all processes have chosen it: "auto" tries it, and machines may differ."""
+        low = torch.tensor([self.precision == "bfloat16"], device=self.team.device).int()
+        self.window_loss.low = bool(self.team.rows(low).all())
+        if self.precision == "bfloat16" and not self.window_loss.low:
+            self.precision, self.reason = "full", "another process has chosen it"
 
     def prepare_loss(self) -> tuple[Callable, Callable]:
         loss, pause = self.window_loss, nullcontext
@@ -1311,6 +1407,8 @@ class _Run:
             "device": str(self.team.device),
             "processes": self.team.size,
             "precision": self.precision,
+            "precision_reason": self.reason,
+            "instruction_set": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
         }
 
@@ -1319,19 +1417,23 @@ class _Run:
         fixed = {k: v for k, v in asdict(self.config).items() if k not in FREE_FIELDS}
         fixed |= {"betas": list(self.config.betas), "block_size": self.block_size}
         model = repr(getattr(self.model, "config", type(self.model).__name__))
-        return {**fixed, "model": model, "text": fingerprint(self.train_ids)}
+        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
+        return {**fixed, "model": model, "text": fingerprint(self.train_ids), "frozen": frozen}
 
     def load(self) -> dict[str, Tensor]:
         """Read the checkpoint: numbers at once, tensors as the result."""
         tensors, record = load_run(self.folder / CHECKPOINT)
-        for name, value in self.identity().items():
-            if record["identity"].get(name) != value:
+        identity = self.identity()
+        saved = {"frozen": identity["frozen"]} | record["identity"]  # older ones do not say
+        if _is_fingerprint(saved.get("text"), self.train_ids):
+            identity["text"] = saved["text"]
+        for name, value in identity.items():
+            if saved.get(name) != value:
                 raise CheckpointError(
                     f"{self.folder / CHECKPOINT} is of another run: its {name} is "
-                    f"{record['identity'].get(name)!r}, not {value!r}; use another checkpoint_dir"
+                    f"{saved.get(name)!r}, not {value!r}; use another checkpoint_dir"
                 )
-        self.precision = record["precision"]
-        self.window_loss.low = self.precision == "bfloat16"
+        self.precision, self.reason = record["precision"], "as the checkpoint says"
         self.step = self.resumed_from = record["step"]
         self.seconds, self.history = record["seconds"], record["history"]
         return tensors
@@ -1350,6 +1452,22 @@ class _Run:
         }
         if extra["state"]:
             self.states = self.own_states(extra["state"])
+
+    def recall_best(self) -> None:
+        """Look up which weights did best, and measure them anew if their loss is of another text, or part of it."""
+        tensors, record = load_run(self.folder / BEST)
+        self.best = {name: record[name] for name in ("step", "val_loss")}
+        if self.val_ids is None or _is_fingerprint(record.get("text"), self.val_ids):
+            return
+        state = self.model.state_dict()
+        own = {name: t.clone() for name, t in state.items()}
+        unpack(tensors, self.model, [])
+        loss = self.validation_loss()
+        self.keep_as_best(record["step"], loss)
+        with torch.no_grad():
+            for name, t in state.items():
+                t.copy_(own[name])
+        self.log({"event": "best", "step": record["step"], "loss_measured_anew": loss})
 
     def own_states(self, saved: dict[str, Tensor]) -> list[Any]:
         """Return the states of the pieces of this process, cut out of that of the whole batch."""
@@ -1433,7 +1551,7 @@ class _Run:
             after.append(state)
             return total
 
-        with memory_errors(self.step + 1, c):
+        with _explained_errors(self.step + 1, c):
             mean, norm = update(
                 loss,
                 pieces,
@@ -1501,20 +1619,23 @@ class _Run:
             return
         with self.averaged():
             loss = self.validation_loss()
-            best = min(
-                (line["val_loss"] for line in self.history if "val_loss" in line), default=math.inf
-            )
             self.log({"event": "eval", "step": self.step, "val_loss": loss})
-            if self.folder is not None and loss < best and (self.sharded or self.team.rank == 0):
-                tensors = pack(self.model, [])
-                if self.team.rank == 0:
-                    record = {"step": self.step, "val_loss": loss}
-                    save_run(self.folder / BEST, tensors, record)
+            if loss < self.best.get("val_loss", math.inf):
+                self.keep_as_best(self.step, loss)
         self.mark = time.perf_counter()
+
+    def keep_as_best(self, step: int, loss: float) -> None:
+        """Write the present parameters to a file, with their loss, and what it was measured on."""
+        self.best = {"step": step, "val_loss": loss}
+        if self.folder is not None and (self.sharded or self.team.rank == 0):
+            tensors = pack(self.model, [])
+            if self.team.rank == 0:
+                record = self.best | {"text": fingerprint(self.val_ids)}
+                save_run(self.folder / BEST, tensors, record)
 
     def validation_loss(self) -> float:
         """Return it; each process computes its share, or all of it if a state is carried from start to end."""
-        team, text = self.team, self.val_ids[: self.config.eval_tokens]
+        team, text = self.team, self.val_ids
         if self.window_loss.carry:
             batches = text_windows(text, max(self.block_size, STREAM_WINDOW), 1)
         else:
@@ -1535,19 +1656,26 @@ class _Run:
         return every is not None and self.step % every == 0
 
     def is_late(self) -> bool:
-        """Tell whether time is up for any of the processes."""
-        limit = self.config.max_seconds
-        if limit is None:
+        """Tell whether time is up for any of the processes, or one was asked to stop.
+
+        Several processes with GPUs ask each other when they report only, since that makes them wait.
+        """
+        limit, alone = self.config.max_seconds, self.team.size == 1
+        if limit is None and self.stop is None:
             return False
-        late = time.perf_counter() - self.start > limit
-        if self.team.size == 1:
+        if not alone and self.team.device.type != "cpu" and not self.is_due(self.config.log_every):
+            return False
+        late = limit is not None and time.perf_counter() - self.start > limit
+        late = late or (self.stop is not None and bool(self.stop()))
+        if alone:
             return late
         return bool(self.team.total(torch.tensor(float(late), device=self.team.device)))
 
     def log(self, line: dict[str, Any]) -> None:
         self.history.append({**line, "seconds": self.elapsed()})
         if self.folder is not None and self.team.rank == 0:
-            with open(self.folder / LOG, "a", encoding="utf-8") as file:
+            path = self.folder / LOG
+            with naming_file(path), open(path, "a", encoding="utf-8") as file:
                 file.write(as_line(self.history[-1]))
 
     def save(self) -> None:
@@ -1593,6 +1721,9 @@ class _Run:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+        if self.lock is not None:
+            (self.folder / _LOCK).unlink(missing_ok=True)  # while nobody else can have it
+            self.lock.close()
 
     def result(self) -> TrainResult:
         self.put(self.mean)
@@ -1605,6 +1736,8 @@ class _Run:
             seconds=self.elapsed(),
             tokens_per_second=self.speed(),
             precision=self.precision,
+            best_val_loss=self.best.get("val_loss", math.nan),
+            best_step=self.best.get("step"),
         )
 
 
@@ -1653,13 +1786,67 @@ def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
     return block_size
 
 
+_LOCK = ".lock"
+
+
+def _lock_folder(folder: Path) -> IO | None:
+    """Reserve a folder for one run, as long as the file that is returned is open; None if another run has it.
+
+    The system takes the lock away from a process that ends, however it ends. Where the system or the file system knows
+    no such locks, the folder is not reserved.
+    """
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        return open(os.devnull)
+    path = folder / _LOCK
+    while True:
+        file = open(path, "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except BlockingIOError:
+            file.close()
+            return None
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return file
+        file.close()  # it was of a run that has just ended, and removed it: once more
+
+
 def fingerprint(ids: Tensor | np.memmap) -> str:
     """Return a SHA-256 by which a text is recognised: of all of it, or of start, end and length of a mapped file."""
     if isinstance(ids, Tensor):
-        return hashlib.sha256(ids.cpu().numpy()).hexdigest()
-    found = hashlib.sha256(f"{len(ids)} {ids.dtype}".encode())
+        return _hash_all(ids.cpu().numpy())
+    return _hash_ends(ids, ids.dtype)
+
+
+def _is_fingerprint(found: str | None, ids: Tensor | np.memmap) -> bool:
+    """Tell whether a fingerprint is of this text, also if it was in an array then and is in a mapped file now."""
+    if found is None or found == fingerprint(ids):
+        return found is not None
+    if not isinstance(ids, Tensor):
+        return found == _hash_all(ids)
+    array = ids.cpu().numpy()
+    sizes = [np.dtype(name) for name in ("uint16", "uint32", "int32", "int64")]
+    return any(
+        found == _hash_ends(array, size) for size in sizes if array.max() <= np.iinfo(size).max
+    )
+
+
+def _hash_all(ids: np.ndarray) -> str:
+    found = hashlib.sha256()
+    for start in range(0, len(ids), 1 << 20):
+        found.update(ids[start : start + (1 << 20)].astype(np.int32))
+    return found.hexdigest()
+
+
+def _hash_ends(ids: np.ndarray, dtype: np.dtype) -> str:
+    found = hashlib.sha256(f"{len(ids)} {dtype}".encode())
     for part in (ids[: 1 << 20], ids[-(1 << 20) :]):
-        found.update(np.ascontiguousarray(part))
+        found.update(part.astype(dtype))
     return found.hexdigest()
 
 
@@ -1671,11 +1858,18 @@ def seed_dropout(seed: int, device: torch.device) -> None:
 
 
 @contextmanager
-def memory_errors(step: int, config: TrainConfig) -> Iterator[None]:
-    """Turn the errors of a full memory into one that says what to do."""
+def _explained_errors(step: int, config: TrainConfig) -> Iterator[None]:
+    """Turn the errors of a full memory, and of a missing compiler, into one that says what to do."""
     try:
         yield
     except RuntimeError as error:
+        compiler = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if config.compile and compiler:
+            lines = [line for line in str(error).splitlines() if not line.endswith("raised:")]
+            raise TrainingError(
+                f"compile is True, and torch.compile fails here: {lines[0] if lines else error!r}; set "
+                "compile=False, or install what it asks for (a C++ compiler for a CPU)"
+            ) from error
         full = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
         if not full:
             raise
@@ -1801,7 +1995,7 @@ PRESETS = {
         dict(context_length=128, n_embd=96, n_layer=4, n_head=3, activation="relu2"),
         dict(
             max_steps=3_000, batch_size=8, optimizer="muon", lr=0.015, warmup_steps=20,
-            schedule="wsd", decay_fraction=1.0, min_lr_ratio=0.02, eval_every=250,
+            schedule="wsd", decay_fraction=0.99, min_lr_ratio=0.02, eval_every=250,
         ),
         about="Tiny Shakespeare on a processor, in some minutes",
     ),
@@ -1860,6 +2054,7 @@ def run_preset(
     progress: bool | None = None,
     settings: Mapping[str, Any] | None = None,
     record_to: str | Path | None = None,
+    stop_on_signals: bool = False,
 ) -> dict[str, Any]:
     """Train a preset in a folder, or go on with it, and return its record.
 
@@ -1876,12 +2071,16 @@ def run_preset(
         Settings of model or training that replace those of the preset.
     record_to : str or Path, optional
         A folder to which `copy_record` copies what a finished run has found. Not together with `settings`.
+    stop_on_signals : bool
+        On Ctrl-C or SIGTERM finish the step, save and return, as if time were up; a second one ends at once. For
+        commands: it takes over the handling of signals as long as the model is trained.
 
     Returns
     -------
     dict
-        Configuration, seed, device, versions, hashes of the text, wall time, curves, speed; if the run is finished,
-        also a sample, and the losses of the best model and of n-grams on the validation and test text.
+        Configuration, seed, device, versions, hashes of the text, wall time, curves, speed, and as "stopped_by" the
+        signal that ended the run, or None; if the run is finished, also a sample, and the losses of the best model and
+        of n-grams on the validation and test text. These are left to the first of several processes.
     """
     if name not in PRESETS:
         raise ValueError(f"name must be one of {', '.join(PRESETS)}, got {name!r}")
@@ -1897,15 +2096,18 @@ def run_preset(
         **{"checkpoint_every": 100, **preset.training},
         **{**places, "seed": seed, "max_seconds": max_seconds},
     )
-    result = train(model, ids["train"], ids["valid"], config)
-    if int(os.environ.get("RANK", 0)):
-        return about_run(result, config)
-    path = out / "record.json"
-    found = read_json(path) if path.exists() else {}
+    with _noted_signals() if stop_on_signals else nullcontext([]) as signals:
+        stop = (lambda: bool(signals)) if stop_on_signals else None
+        result = train(model, ids["train"], ids["valid"], config, stop=stop)
+    path, first = out / "record.json", process_number() == 0
+    found = read_json(path) if first and path.exists() else {}
     if not (found.get("finished") and result.resumed_from == result.steps):  # something was done
         found = about_run(result, config) | {"preset": name, "settings": dict(settings or {})}
         found["command"] += f" --preset {name} --seed {seed}"
         found |= {"corpus": parts.name, "unit": preset.unit, "text_sha256": text_hashes(parts)}
+        found["stopped_by"] = signals[0] if signals and not result.finished else None
+        if not first:
+            return found
         if result.finished:
             best = preset.build(tokenizer.vocab_size)
             load_best(best, out)
@@ -1920,6 +2122,33 @@ def run_preset(
 # %% ../nbs/08_training.ipynb #509dee65
 #| code-fold: true
 #| code-summary: Code of its parts
+@contextmanager
+def _noted_signals() -> Iterator[list[str]]:
+    """Note the names of SIGINT, which is Ctrl-C, and SIGTERM instead of ending; a second one of a kind ends as usual.
+
+    In the main thread, where signals arrive; in another one nothing is noted. What is ignored stays ignored.
+    """
+    noted: list[str] = []
+    here = threading.current_thread() is threading.main_thread()
+    kinds = (signal.SIGINT, signal.SIGTERM) if here else ()
+    before = {kind: signal.getsignal(kind) for kind in kinds}
+    for kind in kinds:
+        if before[kind] in (signal.SIG_IGN, None):
+            del before[kind]
+
+    def note(number: int, frame: Any) -> None:
+        signal.signal(number, before[number])
+        noted.append(signal.Signals(number).name)
+
+    for kind in before:
+        signal.signal(kind, note)
+    try:
+        yield noted
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
 def mark_ends(text: str) -> str:
     """Return the lines of a text that are not blank, each with "<eos>" at its end.
 
@@ -2000,8 +2229,7 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
     possible = matmul_rate(device, dtype) * processes
     speed = None if math.isnan(result.tokens_per_second) else result.tokens_per_second
     operations = flops_per_token(result.model, block_size)
-    measured = [line for line in result.history if "val_loss" in line]
-    best = min(measured, key=lambda line: line["val_loss"], default={})
+    measured = {line["step"]: line for line in result.history if "val_loss" in line}
     return {
         "date": time.strftime("%Y-%m-%d"),
         "command": "python -m arbook.training",
@@ -2010,6 +2238,7 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
         "model": repr(getattr(result.model, "config", result.model)),
         "parameters": sum(p.numel() for p in result.model.parameters()),
         "device": device_name(device),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "processes": processes,
         "precision": result.precision,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -2020,8 +2249,8 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
         "utilisation": None if speed is None else operations * speed / possible,
         "val_loss": result.val_loss,
         "best_val_loss": result.best_val_loss,
-        "best_step": best.get("step"),
-        "best_seconds": best.get("seconds"),
+        "best_step": result.best_step,
+        "best_seconds": measured.get(result.best_step, {}).get("seconds"),
         "history": result.history,
     }
 
@@ -2219,12 +2448,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             max_seconds=given.time_limit,
             settings=dict(map(as_setting, given.set)),
             record_to=given.record,
+            stop_on_signals=True,
         )
     # an OSError is a full disk, or a missing text
     except (TrainingError, TypeError, ValueError, OSError) as error:
         raise SystemExit(f"{parser.prog}: {error}") from error
-    if int(os.environ.get("RANK", 0)) == 0:
-        state = "done" if record["finished"] else "stopped; the same command goes on"
+    except KeyboardInterrupt:  # outside of the steps, or for the second time
+        raise SystemExit(130) from None
+    by = record.get("stopped_by")
+    if process_number() == 0:
+        stopped = f"stopped by {by}" if by else "stopped"
+        state = "done" if record["finished"] else f"{stopped}; the same command goes on"
         line = f"{state}: {record['steps']} steps, validation loss {record['val_loss']:.4f} nats"
         if record["tokens_per_second"] is not None:
             line += f", {record['tokens_per_second']:,.0f} tokens/s"
@@ -2234,6 +2468,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ngrams = record["baseline"][part]["perplexity"]
             line = f"{part}: perplexity {score['perplexity']:.2f} per {record['unit']}"
             print(line, f"(n-grams of order {record['baseline']['order']}: {ngrams:.2f})")
+    if by:
+        raise SystemExit(128 + signal.Signals[by])
+
+
+_WORDS = {"True": True, "False": False, "None": None}  # as Python writes what JSON writes otherwise
 
 
 def as_setting(text: str) -> tuple[str, Any]:
@@ -2241,6 +2480,8 @@ def as_setting(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
     if not sign:
         raise ValueError(f"a setting must be written as NAME=VALUE, got {text!r}")
+    if value in _WORDS:
+        return name, _WORDS[value]
     try:
         return name, json.loads(value)
     except ValueError:

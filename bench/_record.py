@@ -16,14 +16,6 @@ from arbook.tokens import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def processor() -> str:
-    """Return the name of the processor, as well as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def peak_mb() -> float:
     """Return the most memory that this program has held so far, in MB.
 
@@ -40,6 +32,9 @@ def peak_mb() -> float:
 
 def provenance(script: str, packages: Sequence[str], note: str) -> dict:
     """Say when, where and with what a script ran."""
+    import torch  # here, not above: a measurement of memory must not pay for it
+    from arbook.training import device_name
+
     git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     )
@@ -47,7 +42,8 @@ def provenance(script: str, packages: Sequence[str], note: str) -> dict:
         "date": datetime.date.today().isoformat(),
         "command": f"python -m bench.{script}",
         "revision": git.stdout.strip(),
-        "processor": processor(),
+        "processor": device_name(torch.device("cpu")),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),

@@ -386,6 +386,7 @@ def machine(device: torch.device) -> dict:
         "command": "python -m bench.cuda",
         "revision": training.code_revision(),
         "device": training.device_name(device),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "versions": versions,
     }

@@ -1,15 +1,39 @@
-"""What the tests share: where things are, a browser, and when a missing tool may be skipped."""
+"""What the tests share: where things are, a browser, when a missing tool may be skipped, and no clock."""
 
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "_ext"))
+
+# No test depends on how fast or how busy the machine is.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
+
+
+def count_calls(function: Callable, *arguments: Any) -> int:
+    """Count the functions that Python calls on the way: work per item in Python shows, and no load does."""
+    calls, before = 0, sys.getprofile()
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        function(*arguments)
+    finally:
+        sys.setprofile(before)
+    return calls
 
 
 def unavailable(reason: str) -> None:

@@ -151,7 +151,7 @@ def test_gradient_descent_arrives_at_the_closed_form():
 # --- the fast algorithm -----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 300), st.integers(0, 400), st.integers(0, 10**6))
 def test_lag_gram_equals_the_product_of_the_windows(width, extra, seed):
     z = rng(seed).normal(size=width + extra) + 3
@@ -393,7 +393,7 @@ def test_rank_report_names_the_undetermined_direction():
 
 @pytest.mark.parametrize("solver", ["normal", "qr", "auto"])
 @pytest.mark.parametrize("intercept", [False, True])
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(cuts=st.lists(st.integers(1, 999), max_size=8), seed=st.integers(0, 99))
 def test_a_stream_in_any_chunks_gives_the_fit_of_the_whole(solver, intercept, cuts, seed):
     z = walk(1_000, seed) + 2
@@ -795,7 +795,6 @@ def test_levinson_solves_the_toeplitz_system():
     assert sigma2 == pytest.approx(gamma[0] - expected @ gamma[1:], rel=1e-8)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12))
 def test_yule_walker_weights_are_always_stationary(seed, order):
     """S54."""

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbdev.process import extract_directives
 from nbdev_book import directives as dv
+from nbdev_book import execute
 from nbdev_book.project import (
     Project,
     data_files,
@@ -540,16 +541,31 @@ def test_a_cell_that_fails_stops_the_build_with_its_error(book):
     assert "ZeroDivisionError" in execution.stdout
 
 
+def test_workers_and_threads_are_counted_by_the_cores_that_may_be_used(monkeypatch):
+    """One core of many, an odd number, a system that cannot tell; and never no thread at all."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for cores, workers, threads in (({5}, 4, "1"), ({0, 1, 2}, 1, "3"), ({0, 1, 2}, 2, "1")):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, found=cores: found, raising=False)
+        monkeypatch.setattr(os, "environ", {})
+        assert execute.available_cores() == len(cores)
+        assert list(execute.run_all({}, workers=workers, timeout=1)) == []
+        assert os.environ["OMP_NUM_THREADS"] == threads
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert execute.available_cores() == 8
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert execute.available_cores() == 1
+
+
 def test_a_notebook_that_takes_too_long_is_stopped(book):
     edit(
         book / "nbs" / "02_alone.ipynb",
         "print('ALONE'",
-        "import time; time.sleep(60); print('ALONE'",
+        "import time; time.sleep(3_600); print('ALONE'",
     )
     command = [sys.executable, "-m", "nbdev_book.execute", "--timeout", "2"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / '_ext'}{os.pathsep}{book}"}
     execution = subprocess.run(
-        command, cwd=book, env=environment, capture_output=True, text=True, timeout=50
+        command, cwd=book, env=environment, capture_output=True, text=True, timeout=900
     )
     assert execution.returncode == 1
     assert "Timeout" in execution.stdout

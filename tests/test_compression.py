@@ -139,7 +139,7 @@ def interval_in_unlimited_integers(weights, chosen) -> tuple[Fraction, Fraction]
     return Fraction(low, scale), Fraction(low + width, scale)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(coded_symbols())
 def test_the_payload_is_a_short_number_in_the_interval_and_comes_back(case):
     """S97: an independent recursion without window and carries; at most 2 bytes above -log2 P."""
@@ -200,7 +200,7 @@ def test_the_table_of_weights_is_that_of_exact_integers():
     assert margin.min() > 5 * np.spacing(exact.max())  # no machine rounds it otherwise
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 2**31),
     st.floats(0, 12),
@@ -234,7 +234,7 @@ def test_logits_that_are_no_numbers_are_refused(wrong):
 # --- lossless ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.binary(max_size=16))
 @example(b"")
 @example(b"\0")
@@ -319,7 +319,7 @@ def test_an_archive_is_as_large_as_the_models_own_surprise(model):
             assert min(payload, 8 * len(content)) < size <= min(payload, 8 * len(content)) + 8 * 32
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31), st.floats(0, 30), st.sampled_from([b"", b"a" * 500, BYTES[:500]]))
 def test_the_size_is_the_surprise_also_for_odd_models(seed, spread, content):
     """S97: one table of logits per byte, mild or extreme; the bound does not need data that suit the model."""
@@ -850,7 +850,7 @@ def test_an_archive_tells_about_itself():
 # --- the adaptive model -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 5))
 def test_adaptive_ngrams_are_ngrams_fitted_after_every_token(ids, order):
     """S97: chapter 5's estimate from the counts of all tokens so far, at every prefix."""

@@ -674,7 +674,7 @@ def all_sequences(n_symbols, length):
     return np.array(list(itertools.product(range(n_symbols), repeat=length)))  # (V^T, T)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n_symbols=st.integers(2, 4), n_successors=st.integers(1, 4), seed=st.integers(0, 2**32))
 def test_entropy_of_a_markov_source_agrees_with_the_sum_over_all_sequences(
     n_symbols, n_successors, seed
@@ -695,7 +695,7 @@ def test_entropy_of_a_markov_source_agrees_with_the_sum_over_all_sequences(
     assert entropies[1] - entropies[0] == pytest.approx(source.entropy_rate, abs=1e-11)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(n_symbols=st.integers(1, 30), n_successors=st.integers(1, 30), seed=st.integers(0, 2**32))
 def test_random_sources_have_the_asked_number_of_successors(n_symbols, n_successors, seed):
     n_successors = min(n_symbols, n_successors)
@@ -863,7 +863,7 @@ def finite_grammars(draw):
     return data.GrammarSource(rules)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(grammar=finite_grammars())
 def test_entropy_of_a_grammar_agrees_with_the_sum_over_all_sentences(grammar):
     everything = list(grammar.sentences(len(grammar.rules)))
@@ -881,7 +881,7 @@ def test_entropy_of_a_grammar_agrees_with_the_sum_over_all_sentences(grammar):
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(grammar=finite_grammars())
 def test_shorter_memories_have_higher_floors_that_end_at_the_entropy_rate(grammar):
     floors = [grammar.conditional_entropy(k) for k in range(2 * len(grammar.rules) + 1)]
@@ -919,7 +919,7 @@ def stationary_visits(grammar):
     return {state: n / total for state, n in visits.items()}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(grammar=finite_grammars(), order=st.integers(0, 4))
 def test_floors_agree_with_the_sum_over_all_blocks(grammar, order):
     """The chain rule: H(k + 1 tokens) - H(k tokens), each by enumeration."""

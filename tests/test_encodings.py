@@ -10,7 +10,7 @@ import torch
 from arbook import data, encodings
 from arbook.ar import lag_matrix
 from arbook.tokens import Corpus, WordTokenizer, ids_from_slots
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
@@ -48,7 +48,6 @@ def test_a_bag_loses_order_and_counts():
     assert not (encodings.bag([WORD_I], 1000) == x).all()
 
 
-@settings(deadline=None)
 @given(sequences)
 def test_unbag_returns_the_set_of_the_ids_and_nothing_more(case):
     """S35."""
@@ -59,7 +58,6 @@ def test_unbag_returns_the_set_of_the_ids_and_nothing_more(case):
     assert all(type(i) is int for i in encodings.unbag(x))
 
 
-@settings(deadline=None)
 @given(batches)
 def test_a_batch_gives_what_the_single_rows_give(case):
     vocab_size, ids = case
@@ -93,7 +91,6 @@ def collisions_by_definition(pairs: list) -> tuple[int, ...]:
     return len(pairs), len(ambiguous), len(conflicting), right(tuple), right(frozenset)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=3), st.integers(0, 2)),
@@ -148,7 +145,6 @@ def test_in_real_text_a_lost_order_loses_next_words(name):
 # --- windows ----------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 99), max_size=60), st.integers(1, 6))
 def test_a_document_looks_like_its_first_words(ids, T):
     """S36: in particular one of 10 T words."""
@@ -159,7 +155,6 @@ def test_a_document_looks_like_its_first_words(ids, T):
     assert (a == b).all()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 9))
 def test_windows_are_those_of_the_loop(ids, T, stride):
     """S36."""
@@ -185,7 +180,6 @@ def test_windows_are_the_lag_matrix_of_ids():
 # --- the one-hot matrix -----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(sequences, st.none() | st.integers(1, 12))
 def test_column_t_has_its_single_one_in_the_row_of_its_word(case, T):
     """S37: columns after the text are zero."""
@@ -198,7 +192,6 @@ def test_column_t_has_its_single_one_in_the_row_of_its_word(case, T):
     assert x.shape == expected.shape and x.dtype == np.float64 and (x == expected).all()
 
 
-@settings(deadline=None)
 @given(sequences, st.none() | st.integers(1, 12))
 def test_dense_sparse_and_torch_forms_agree(case, T):
     """S37: peer: torch.nn.functional.one_hot, whose time runs along rows."""
@@ -259,7 +252,6 @@ def test_ten_thousand_random_sequences_come_back_exactly():
         assert encodings.decode_onehot(x).tolist() == ids.tolist()
 
 
-@settings(deadline=None)
 @given(sequences)
 def test_every_form_of_the_matrix_decodes(case):
     """S39."""
@@ -287,7 +279,6 @@ def test_exactly_the_encodings_of_texts_are_decoded(V, T):
     assert valid == sum(V**n for n in range(T + 1))
 
 
-@settings(deadline=None)
 @given(sequences)
 def test_entry_v_t_of_the_matrix_is_at_t_times_V_plus_v_of_the_vector(case):
     """S38."""
@@ -315,7 +306,6 @@ def test_flattening_keeps_leading_dimensions_and_copies_nothing():
 # --- many windows -----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(batches)
 def test_counting_gives_the_gram_matrix_exactly(case):
     vocab_size, ids = case
@@ -344,7 +334,6 @@ def test_the_design_has_rank_T_times_V_minus_1_plus_1(V, T):
 # --- a product is a look-up -------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(sequences)
 def test_one_hot_times_a_matrix_is_a_look_up(case):
     """S38: the same numbers, dense and sparse."""
@@ -357,7 +346,6 @@ def test_one_hot_times_a_matrix_is_a_look_up(case):
     assert (product[:-1] == E[ids]).all() and (product[-1] == 0).all()  # padding has no vector
 
 
-@settings(deadline=None)
 @given(sequences)
 def test_the_gradient_of_a_look_up_is_that_of_the_product(case):
     """S38: X G, a sum over all positions of a word."""
@@ -395,7 +383,6 @@ def test_sinusoidal_positions_are_those_of_the_formula():
         assert abs(P[t, c] - expected) < 1e-13  # float64, angles below 50
 
 
-@settings(deadline=None)
 @given(st.integers(0, 500), st.integers(0, 500))
 def test_a_shift_is_one_linear_map_whatever_the_position(k, t):
     """A rotation of each pair by k omega, exact to 1e-12 in float64."""
@@ -440,7 +427,6 @@ def test_rotate_multiplies_with_the_rotation_matrix_of_the_position(shape, base)
         assert torch.allclose(y[..., t, :], expected, rtol=0, atol=1e-12)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_products_of_rotated_vectors_depend_on_the_distance_only(m, n, k):
     """<R_m q, R_n k> == <R_(m+k) q, R_(n+k) k>; float64, angles up to 20,000."""
@@ -477,7 +463,6 @@ def test_neighbours_as_pairs_are_the_same_up_to_the_order_of_channels():
     assert not torch.allclose(encodings.rotate(x, *tables), neighbours)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 20))
 def test_rows_of_a_table_are_what_positions_with_an_offset_give(offset, T):
     """What a key/value cache needs: bit for bit, however the positions are asked for."""

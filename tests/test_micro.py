@@ -65,7 +65,7 @@ BINARY = {
 
 @pytest.mark.parametrize("name", UNARY)
 @given(shape=hnp.array_shapes(max_dims=3, max_side=3), seed=st.integers(0, 99))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_every_operation_of_one_input_passes_the_check_by_differences(name, shape, seed):
     f, (low, high) = UNARY[name]
     a = np.random.default_rng(seed).uniform(low, high, size=shape)
@@ -77,7 +77,7 @@ def test_every_operation_of_one_input_passes_the_check_by_differences(name, shap
     shapes=hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_arithmetic_passes_the_check_for_all_shapes_that_broadcast(name, shapes, seed):
     rng = np.random.default_rng(seed)
     a, b = (rng.uniform(0.5, 2, size=shape) for shape in shapes.input_shapes)

@@ -371,7 +371,7 @@ documents = st.lists(st.lists(st.integers(0, 6), max_size=6), min_size=1, max_si
 
 
 @given(documents)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_shift_computes_the_double_loop(docs):
     """S24, S25: with either loss, the lecture's sum over documents and prefixes, and over no other pairs."""
     corpus = Corpus(docs)
@@ -1261,7 +1261,7 @@ def test_one_hot_fits_are_the_least_squares_of_chapter_1(T):
         )
     )
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_one_hot_fits_of_any_stream_are_of_least_norm(case):
     """A8, E16: also where windows and tokens are missing, against NumPy's SVD."""
     V, T, ids = case

@@ -22,7 +22,7 @@ import pytest
 import torch
 from arbook import data, tokens
 from arbook.tokens import BPETokenizer, CharTokenizer, Corpus, Tokenizer, Vocab, WordTokenizer
-from conftest import ROOT
+from conftest import ROOT, count_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
@@ -268,7 +268,7 @@ ROUND_TRIPS = [bytes_come_back, characters_come_back, lossless_words_come_back]
 
 
 @pytest.mark.parametrize("round_trip", ROUND_TRIPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=any_text)
 def test_every_text_comes_back_exactly(round_trip, text):
     """S31: decode(encode(s)) == s; with bytes also if the tokenizer has never seen such a text."""
@@ -277,14 +277,13 @@ def test_every_text_comes_back_exactly(round_trip, text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("round_trip", ROUND_TRIPS)
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=10_000)
 @given(text=any_text)
 def test_ten_thousand_texts_come_back_exactly(round_trip, text):
     """S31."""
     round_trip(text)
 
 
-@settings(deadline=None)
 @given(any_text, st.sampled_from(["words", "whitespace"]), st.data())
 def test_words_give_back_every_list_of_ids(text, split, draw):
     """The other direction: encode(decode(ids)) == ids, special tokens included, if no word holds the name of one."""
@@ -660,7 +659,7 @@ def test_a_long_text_in_one_line_is_handed_over_in_blocks():
     assert sum(sizes) == len(text) and max(sizes) < (1 << 16) + 20
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(st.sampled_from("ab'.1 \n\t\r\x1c\x85\u00a0é語"), max_size=80), st.integers(1, 20))
 def test_blocks_do_not_change_the_tokens(text, size):
     cutter = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -1085,13 +1084,11 @@ def test_penn_treebank_has_ten_thousand_tokens_with_its_end():
 
 
 @pytest.mark.slow
-def test_penn_treebank_is_learned_and_encoded_in_seconds():
-    """Measured: a few seconds each, on one busy core; the limit leaves room for slower machines."""
-    text = corpus("ptb").train
-    start = time.perf_counter()
-    tokenizer = BPETokenizer.train(text, 4_096)
-    learned = time.perf_counter()
-    ids = tokenizer.encode_array(text)
-    encoded = time.perf_counter()
-    assert tokenizer.decode(ids) == text
-    assert learned - start < 30 and encoded - learned < 30
+def test_penn_treebank_is_learned_and_encoded_without_a_call_of_python_per_word():
+    """Which is why both take seconds."""
+    text, kept = corpus("ptb").train, {}
+    learn = count_calls(lambda: kept.update(tokenizer=BPETokenizer.train(text, 4_096)))
+    encode = count_calls(lambda: kept.update(ids=kept["tokenizer"].encode_array(text)))
+    assert kept["tokenizer"].decode(kept["ids"]) == text
+    words = len(text.split())
+    assert words > 800_000 and learn < words / 20 and encode < words / 20

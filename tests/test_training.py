@@ -1,6 +1,7 @@
 """Training: windows, steps, plans, optimisers, checkpoints, several processes, and the command."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -55,7 +56,7 @@ from arbook.training import (
     train,
     write_token_file,
 )
-from arbook.recurrent import LSTMLM, LSTMConfig, stream_batches
+from arbook.recurrent import LSTMLM, LSTMConfig, WindowConfig, stream_batches
 from arbook.tokens import WordTokenizer
 from arbook.transformer import (
     GPT,
@@ -176,7 +177,7 @@ def test_windows_depend_on_seed_and_step_only():
 # --- streams ---
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 300), st.integers(1, 6), st.integers(1, 9), st.integers(0, 3))
 def test_an_epoch_of_streams_is_that_of_chapter_six_moved_by_an_offset(n, B, T, epoch):
     """(S24)"""
@@ -387,16 +388,41 @@ def test_learning_rates_by_hand():
     assert {learning_rate(s, constant) for s in range(6)} == {0.3}
 
 
-@given(st.integers(1, 50), st.integers(0, 50), st.sampled_from(training.SCHEDULES), st.floats(0, 1))
-def test_rates_rise_then_fall_between_their_bounds(n, warmup, schedule, ratio):
-    config = TrainConfig(
-        n, lr=1.0, warmup_steps=min(warmup, n), schedule=schedule, min_lr_ratio=ratio
-    )
+@given(
+    st.integers(1, 50),
+    st.integers(0, 50),
+    st.sampled_from(training.SCHEDULES),
+    st.floats(0, 1),
+    st.floats(0.01, 1),
+)
+def test_rates_rise_to_the_highest_then_fall_between_their_bounds(n, warmup, schedule, ratio, part):
+    w = min(warmup, n)
+    options = {"lr": 1.0, "warmup_steps": w, "schedule": schedule, "min_lr_ratio": ratio}
+    if schedule == "wsd":
+        options["decay_fraction"] = part
+        if w + part * n > n + 1e-9:
+            with pytest.raises(
+                ValueError, match=f"decay_fraction must be at most .* warmup_steps = {w}"
+            ):
+                TrainConfig(n, **options)
+            return
+    config = TrainConfig(n, **options)
     rates = [learning_rate(s, config) for s in range(n)]
-    w = config.warmup_steps
     assert all(0 < r <= 1 for r in rates) or ratio == 0
     assert (np.diff(rates[:w]) > 0).all() and (np.diff(rates[w:]) <= 1e-12).all()
     assert all(r >= ratio - 1e-12 for r in rates[w:])
+    assert w == n or math.isclose(rates[w], 1.0)  # what `lr` promises
+
+
+def test_a_decay_that_begins_in_the_warm_up_is_refused_with_what_would_fit():
+    options = {"warmup_steps": 50, "schedule": "wsd"}
+    with pytest.raises(ValueError, match="decay_fraction must be at most 0.5, .* = 50, got 0.8"):
+        TrainConfig(100, decay_fraction=0.8, **options)
+    rates = [
+        learning_rate(s, TrainConfig(100, lr=1.0, min_lr_ratio=0.0, decay_fraction=0.5, **options))
+        for s in (50, 99)
+    ]
+    assert np.allclose(rates, [1.0, 1 / 50])
 
 
 @pytest.mark.parametrize(
@@ -440,6 +466,51 @@ def test_bad_settings_are_named_when_they_are_written_down(field, value, error):
         TrainConfig(**({"max_steps": 100} | {field: value}))
 
 
+NUMBERS = {"float": (np.float32, torch.tensor), "int": (np.int64, torch.tensor, np.uint8)}
+
+
+@pytest.mark.parametrize("make", [TrainConfig, LSTMConfig, GPTConfig, WindowConfig])
+def test_every_configuration_that_is_accepted_can_be_written_as_json(make):
+    """With the numbers of NumPy and PyTorch in every field that takes one, and equal to that with Python's."""
+    needed = [f.name for f in dataclasses.fields(make) if f.default is dataclasses.MISSING]
+    needed = dict.fromkeys(needed, 24)
+    plain = make(**needed)
+    kinds = {f.name: type(getattr(plain, f.name)).__name__ for f in dataclasses.fields(make)}
+    for name, kind in kinds.items():
+        for convert in NUMBERS.get(kind, ()):
+            given = {name: convert(getattr(plain, name))}
+            config = make(**(needed | given))
+            assert json.dumps(dataclasses.asdict(config))
+            assert type(getattr(config, name)).__name__ == kind
+            assert math.isclose(getattr(config, name), getattr(plain, name), rel_tol=1e-6)
+
+
+def test_optional_fields_are_written_as_json_too(tmp_path):
+    options = {
+        "block_size": np.int64(8),
+        "grad_clip": np.float32(0.5),
+        "eval_every": torch.tensor(2),
+    }
+    options |= {"eval_tokens": np.int32(40), "max_seconds": torch.tensor(9.0), "seed": np.uint64(3)}
+    options |= {"checkpoint_every": np.int8(2), "checkpoint_dir": os.fsencode(tmp_path)}
+    config = tiny_config(3, betas=[np.float32(0.9), torch.tensor(0.5)], **options)
+    config = dataclasses.replace(config, device=torch.device("cpu"))
+    found = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert found["device"] == "cpu" and found["checkpoint_dir"] == str(tmp_path)
+    assert found["grad_clip"] == 0.5 and found["seed"] == 3 and found["betas"][1] == 0.5
+    assert train(tiny_gpt(), TEXT, TEXT[:60], config).finished  # which writes it to the log
+    with pytest.raises(TypeError, match="device must be the name of one, got None"):
+        tiny_config(device=None)
+
+
+def test_a_recurrent_model_with_numbers_of_numpy_is_saved_and_comes_back(tmp_path):
+    numbers = {"embedding_dropout": np.float32(0.25), "output_dropout": torch.tensor(0.5)}
+    model = tiny_lstm(**numbers, init_range=np.float16(0.5), forget_bias=np.int64(2))
+    save_model(model, tmp_path)
+    assert load_model(tmp_path).config == model.config
+    assert json.loads((tmp_path / "config.json").read_text())["embedding_dropout"] == 0.25
+
+
 # --- optimisers ---
 
 
@@ -464,6 +535,43 @@ def test_muon_gets_every_matrix_inside_the_model_and_nothing_else(vocab_size):
     lists = [{id(p) for g in o.param_groups for p in g["params"]} for o in (adamw, muon)]
     assert lists[1] == expected and not lists[0] & lists[1]
     assert lists[0] | lists[1] == {id(p) for p in model.parameters()}
+
+
+C = 16
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda V=V: GPT(GPTConfig(V, 8, C, 2, 2)) for V in (4 * C, 3 * C, C)),  # tied
+        *(lambda V=V: GPT(GPTConfig.modern(V, 8, C, 2, 2, tied=True)) for V in (4 * C, 3 * C, C)),
+        *(lambda V=V: GPT(GPTConfig.modern(V, 8, C, 2, 2)) for V in (4 * C, 3 * C, C)),
+        lambda: LSTMLM(LSTMConfig(4 * C, n_embd=C, n_hidden=C, tied=True)),  # V = 4 R
+        lambda: LSTMLM(LSTMConfig(4 * C, n_embd=C, n_hidden=C, n_layer=2)),
+        lambda: LSTMLM(LSTMConfig(3 * C, n_embd=C, n_hidden=C, cell="gru", tied=True)),
+    ],
+)
+@pytest.mark.parametrize("frozen", [(), ("head",), ("embedding", "head")])
+def test_muon_gets_the_inner_matrices_whatever_their_shape_and_what_is_frozen(make, frozen):
+    """By their names: what is neither the table, nor the positions, nor the head."""
+    model = make()
+    for name, p in model.named_parameters():
+        p.requires_grad_(not name.startswith(frozen) if frozen else True)
+    outer = ("embedding", "position", "head")
+    inner = {n for n, p in model.named_parameters() if p.ndim == 2 and not n.startswith(outer)}
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert {names[id(p)] for p in hidden_matrices(model)} == inner and len(inner) >= 2
+    optimizers = training.make_optimizers(model, tiny_config(optimizer="muon"))
+    muon = [
+        p for o in optimizers if isinstance(o, Muon) for g in o.param_groups for p in g["params"]
+    ]
+    assert {names[id(p)] for p in muon} == inner
+
+
+def test_of_a_model_that_names_no_output_layer_the_last_matrix_with_a_row_per_token_is_taken():
+    model = Table()
+    model.inner, model.out = nn.Linear(V, 5), nn.Linear(5, V)
+    assert [id(p) for p in hidden_matrices(model)] == [id(model.inner.weight)]
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 20), (20, 4), (3, 6, 9)])
@@ -577,7 +685,7 @@ def test_no_steps_or_all_of_them_can_be_averaged(share):
 # --- measuring ---
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 40), st.integers(1, 8), st.integers(1, 5))
 def test_evaluation_predicts_every_token_once_and_averages_over_tokens(n, block, batch):
     """(A9, nos. 8 and 23)"""
@@ -849,6 +957,24 @@ def test_a_checkpoint_of_another_text_or_model_is_refused(tmp_path):
         train(tiny_gpt().double(), TEXT, None, config)
 
 
+def test_a_run_with_frozen_parameters_goes_on_with_the_same_ones(tmp_path):
+    config = tiny_config(checkpoint_dir=tmp_path, max_seconds=1e-9)
+
+    def frozen():
+        model = tiny_gpt()
+        model.head.requires_grad_(False)
+        return model
+
+    train(frozen(), TEXT, None, config)
+    with pytest.raises(CheckpointError, match=r"its frozen is \['head.weight'\], not \[\]"):
+        train(tiny_gpt(), TEXT, None, config)
+    tensors, record = load_run(tmp_path / CHECKPOINT)
+    assert train(frozen(), TEXT, None, config).resumed_from == 1
+    del record["identity"]["frozen"]  # as older libraries wrote it
+    save_run(tmp_path / CHECKPOINT, tensors, {k: v for k, v in record.items() if k != "format"})
+    assert train(frozen(), TEXT, None, config).resumed_from == 1
+
+
 def test_numbers_of_another_model_change_nothing():
     model, other = tiny_gpt(), tiny_gpt(n_hidden=8)
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -890,15 +1016,308 @@ def test_a_damaged_checkpoint_stops_the_run_instead_of_starting_over(tmp_path):
         train(tiny_gpt(), TEXT, None, config)
 
 
-# Forks children that train, and kills them at random moments; what it prints is checked by the test.
+EASY, HARD = np.arange(120) % V, np.random.default_rng(7).integers(0, V, 120)
+
+
+def two_part_runs(folder: Path, first: dict, second: dict, monkeypatch) -> tuple:
+    """A run of 30 steps on an easy pattern that is stopped at step 10; validation text and settings then change."""
+    config = tiny_config(30, lr=3e-2, eval_every=5, checkpoint_dir=folder, checkpoint_every=10)
+    halves = []
+    for stop, options in ((10, dict(first)), (30, dict(second))):
+        valid = options.pop("valid", np.concatenate([EASY, HARD]))
+        changed = dataclasses.replace(config, **options)
+        model = tiny_gpt(dropout=0.0)
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Run, "is_late", lambda run, stop=stop: run.step == stop < 30)
+            halves.append(train(model, np.arange(600) % V, valid, changed))
+    return tuple(halves)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        ({"eval_tokens": 120}, {}, np.concatenate([EASY, HARD])),
+        ({}, {"eval_tokens": 120}, EASY),
+        ({"valid": EASY}, {"valid": HARD}, HARD),
+        ({}, {}, np.concatenate([EASY, HARD])),
+    ],
+)
+def test_the_best_weights_are_the_best_on_the_text_that_is_measured_now(
+    tmp_path, first, second, text, monkeypatch
+):
+    """Training on the easy pattern lowers the loss of an easy text, and raises that of a hard one."""
+    before, after = two_part_runs(tmp_path, first, second, monkeypatch)
+    best = tiny_gpt(dropout=0.0)
+    kept = load_best(best, tmp_path)
+    assert kept == after.best_val_loss == load_run(tmp_path / training.BEST)[1]["val_loss"]
+    assert load_run(tmp_path / training.BEST)[1]["step"] == after.best_step
+    assert abs(evaluate(best, text, block_size=8) - kept) < 1e-6
+    measured = {x["step"]: x["val_loss"] for x in after.history if "val_loss" in x}
+    candidates = [loss for step, loss in measured.items() if step > 10]
+    with_first = [x["loss_measured_anew"] for x in after.history if x["event"] == "best"]
+    assert len(with_first) == bool(first or second)
+    assert kept == min(candidates + (with_first or [before.best_val_loss]))
+
+
+def test_a_resumed_run_is_not_changed_by_measuring_the_best_weights_anew(tmp_path, monkeypatch):
+    changed = two_part_runs(tmp_path / "a", {"eval_tokens": 50}, {"eval_tokens": 90}, monkeypatch)[
+        1
+    ]
+    same = two_part_runs(tmp_path / "b", {}, {}, monkeypatch)[1]
+    assert same_weights(changed.model, same.model)
+    assert changed.curve("loss") == same.curve("loss")
+
+
+def test_a_kept_best_of_an_older_library_is_measured_anew(tmp_path, monkeypatch):
+    """Its file does not say on which text."""
+    two_part_runs(tmp_path, {}, {}, monkeypatch)
+    tensors, record = load_run(tmp_path / training.BEST)
+    old = {"step": record["step"], "val_loss": 0.001}
+    save_run(tmp_path / training.BEST, tensors, old)
+    config = tiny_config(30, lr=3e-2, eval_every=5, checkpoint_dir=tmp_path, checkpoint_every=10)
+    model, ids = tiny_gpt(dropout=0.0), np.arange(600) % V
+    again = train(model, ids, np.concatenate([EASY, HARD]), config)
+    assert again.best_val_loss == record["val_loss"] and again.best_step == record["step"]
+    without = train(model, ids, None, config)  # nothing to measure: as it is
+    assert without.best_val_loss == record["val_loss"]
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_the_first_finishes(tmp_path, monkeypatch):
+    """In the middle of the first run, from the same process and from another one."""
+    config, average = (
+        tiny_config(checkpoint_dir=tmp_path, checkpoint_every=1),
+        training._Run.average,
+    )
+    refused = []
+    program = f"""
+import numpy as np
+from arbook.training import TrainConfig, TrainingError, train
+from arbook.transformer import GPT, GPTConfig
+try:
+    train(GPT(GPTConfig({V}, 8, 16, 1, 2)), np.arange(99) % {V}, None, TrainConfig(2, checkpoint_dir={str(tmp_path)!r}))
+except TrainingError as error:
+    print(error)
+"""
+
+    def interrupt(run):
+        average(run)
+        if run.step == 5 and not refused:
+            files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+            (tmp_path / f".{CHECKPOINT}.0123").touch()  # as if it were just being written
+            with pytest.raises(TrainingError, match=f"another run writes to {tmp_path}: wait"):
+                train(tiny_gpt(seed=1), TEXT, None, config)
+            done = subprocess.run(
+                [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+            )
+            refused.append(done.stdout)
+            assert (tmp_path / f".{CHECKPOINT}.0123").exists()
+            (tmp_path / f".{CHECKPOINT}.0123").unlink()
+            assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    monkeypatch.setattr(training._Run, "average", interrupt)
+    result = train(tiny_gpt(), TEXT, None, config)
+    assert refused[0].startswith(f"another run writes to {tmp_path}")
+    monkeypatch.undo()
+    assert result.finished and same_weights(
+        result.model, train(tiny_gpt(), TEXT, None, tiny_config()).model
+    )
+    assert not (tmp_path / training._LOCK).exists()
+
+
+def test_what_a_killed_run_leaves_does_not_block_the_next_one(tmp_path):
+    (tmp_path / training._LOCK).touch()  # its lock died with it
+    (tmp_path / f".{CHECKPOINT}.0123").write_bytes(b"half a checkpoint")
+    assert train(tiny_gpt(), TEXT, None, tiny_config(checkpoint_dir=tmp_path)).finished
+    assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, LOG]
+
+
+def test_a_folder_is_free_again_after_an_error(tmp_path):
+    config = tiny_config(20, block_size=8, checkpoint_dir=tmp_path)
+    with pytest.raises(TrainingError, match="step 4"):
+        train(Broken(at=4), TEXT, None, config)
+    assert train(Table(), TEXT, None, config).finished
+
+
+def test_without_locks_in_the_file_system_runs_go_on_without_them(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(file, how):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert train(tiny_gpt(), TEXT, None, tiny_config(checkpoint_dir=tmp_path)).finished
+
+
+def test_a_lock_that_its_owner_removes_while_another_waits_for_it_is_not_taken_for_one(
+    tmp_path, monkeypatch
+):
+    fcntl = pytest.importorskip("fcntl")
+    flock, path = fcntl.flock, tmp_path / training._LOCK
+
+    gone = []
+
+    def late(file, how):
+        if not gone:
+            gone.append(path.unlink())  # by a run that ends between the two calls
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with training._lock_folder(tmp_path) as held:
+        assert os.path.samestat(os.fstat(held.fileno()), path.stat())
+        assert training._lock_folder(tmp_path) is None
+
+
+def test_a_run_stops_when_it_is_asked_to_and_goes_on_from_there(tmp_path):
+    asked = []
+
+    def stop():
+        asked.append(None)
+        return len(asked) == 5
+
+    config = tiny_config(checkpoint_dir=tmp_path)
+    halted = train(tiny_gpt(), TEXT, None, config, stop=stop)
+    assert (halted.steps, halted.finished) == (5, False)
+    again = train(tiny_gpt(seed=3), TEXT, None, config)
+    assert again.resumed_from == 5
+    assert same_weights(again.model, train(tiny_gpt(), TEXT, None, tiny_config()).model)
+
+
+def test_if_one_of_several_processes_is_asked_to_stop_all_do(monkeypatch):
+    """Processes with GPUs ask each other when they report only."""
+    monkeypatch.setattr(training.Team, "total", lambda team, values: values + 1)  # the other one is
+    run = training._Run(tiny_gpt(), TEXT, None, tiny_config(log_every=10), SOLO, lambda: False)
+    assert not run.is_late()
+    run.team = training.Team(0, 2, torch.device("cpu"))
+    run.step = 3
+    assert run.is_late()
+    run.team = training.Team(0, 2, torch.device("meta"))
+    assert not run.is_late()
+    run.step = 10
+    with monkeypatch.context() as patch:
+        patch.setattr(training.torch, "tensor", lambda value, device: torch.zeros(()))
+        assert run.is_late()
+    run.stop = None
+    assert not run.is_late()
+
+
+def raise_at(step: int, kind: signal.Signals, monkeypatch) -> None:
+    """Let this process get a signal in the middle of a step."""
+    average = training._Run.average
+
+    def hit(run):
+        average(run)
+        if run.step == step:
+            os.kill(os.getpid(), kind)
+
+    monkeypatch.setattr(training._Run, "average", hit)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_finishes_the_step_and_saves_when_a_signal_comes(
+    tmp_path, capsys, monkeypatch, kind, cheap_records
+):
+    before = {
+        k: signal.signal(k, signal.default_int_handler) for k in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        line = ["--preset", "tiny", "--device", "cpu", "--set", "eval_tokens=200"]
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+            raise_at(7, kind, patch)
+            training.main([*line, "--out", str(tmp_path / "run")])
+        assert ended.value.code == {signal.SIGINT: 130, signal.SIGTERM: 143}[kind]
+        out = capsys.readouterr().out
+        assert out.startswith(f"stopped by {kind.name}; the same command goes on: 7 steps")
+        assert out.count("\n") == 1
+        assert signal.getsignal(kind) is signal.default_int_handler  # as it was
+        assert json.loads((tmp_path / "run" / "record.json").read_text())["stopped_by"] == kind.name
+        training.main([*line, "--out", str(tmp_path / "run")])
+        assert capsys.readouterr().out.startswith("done: 60 steps")
+        record = json.loads((tmp_path / "run" / "record.json").read_text())
+        assert record["stopped_by"] is None and record["finished"]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    through = run_preset("tiny", tmp_path / "through", device="cpu", settings={"eval_tokens": 200})
+    assert through["val_loss"] == record["val_loss"]
+
+
+def test_a_second_signal_ends_at_once_and_a_library_call_is_left_to_its_caller(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with training._noted_signals() as noted:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert noted == ["SIGINT"]
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(10**6):
+                    pass
+        raise_at(3, signal.SIGINT, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_gpt(), TEXT, None, tiny_config())
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # as for a command that a script has put into the background
+        with training._noted_signals() as noted:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert noted == []
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_mapped_file_and_an_array_of_one_text_are_one_text_for_a_resumed_run(tmp_path):
+    """And the fingerprints of checkpoints that are on disks today stay valid: hashes of the bytes, by hand."""
+    write_token_file(tmp_path / "text.bin", TEXT, vocab_size=V)
+    mapped = open_token_file(tmp_path / "text.bin", vocab_size=V)
+    whole = hashlib.sha256(TEXT.astype("<i4").tobytes()).hexdigest()
+    ends = hashlib.sha256(b"400 uint16" + 2 * TEXT.astype("<u2").tobytes()).hexdigest()
+    assert training.fingerprint(torch.tensor(TEXT).int()) == whole
+    assert training.fingerprint(mapped) == ends
+    for i, (first, second) in enumerate([(TEXT, mapped), (mapped, TEXT)]):
+        config = tiny_config(checkpoint_dir=tmp_path / str(i), max_seconds=1e-9)
+        train(tiny_gpt(), first, first[:60], config)
+        config = dataclasses.replace(config, max_seconds=None)
+        result = train(tiny_gpt(), second, second[:60], config)
+        assert result.resumed_from == 1 and result.finished
+        assert not any(line["event"] == "best" for line in result.history)
+    with pytest.raises(CheckpointError, match="its text is"):
+        train(tiny_gpt(), TEXT[::-1].copy(), None, config)
+
+
+@given(st.integers(1, 60), st.sampled_from(["<u2", "<u4", "<i4", "<i8"]), st.integers(0, 9))
+def test_a_text_is_recognised_in_every_form_and_another_one_in_none(n, dtype, seed):
+    ids = np.random.default_rng(seed).integers(0, 70_000 if dtype != "<u2" else 65_536, n)
+    array, mapped = torch.from_numpy(ids).int(), ids.astype(dtype)
+    for a, b in ((array, mapped), (mapped, array), (array, array), (mapped, mapped)):
+        assert training._is_fingerprint(training.fingerprint(a), b)
+    other = ids.copy()
+    other[-1] = (other[-1] + 65_536) % 131_072
+    for form in (torch.from_numpy(other).int(), other.astype("<u4")):
+        assert not training._is_fingerprint(training.fingerprint(array), form)
+        assert not training._is_fingerprint(training.fingerprint(mapped), form)
+    assert not training._is_fingerprint(None, array)
+
+
+# Forks children that train, and are killed at random moments; what it prints is checked by the test.
 KILLER = """
-import json, os, random, signal, sys, time
+import json, os, random, signal, sys
 from pathlib import Path
 import numpy as np, torch, torch._dynamo  # which optimisers import, and slowly
 torch.set_num_threads(1)
-from arbook.training import CHECKPOINT, LOG, TrainConfig, load_run, train
+from arbook import training
+from arbook.training import CHECKPOINT, TrainConfig, load_run, train
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.transformer import GPT, GPTConfig
+
+def arm(target, seconds):
+    # Let the system end this process, as SIGKILL would, so long after the line of step `target` is written.
+    def as_line(record, write=training.as_line):
+        if record["step"] >= target and not armed:
+            armed.append(signal.setitimer(signal.ITIMER_REAL, seconds))
+        return write(record)
+
+    armed = []
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    training.as_line = as_line
 
 def work(folder, optimizer):
     generator = torch.Generator().manual_seed(0)
@@ -912,10 +1331,12 @@ def work(folder, optimizer):
     config = TrainConfig(60, batch_size=4, checkpoint_dir=folder, checkpoint_every=every, **options)
     train(model, text, text[:50], config)
 
-def fork(folder, optimizer):
+def fork(folder, optimizer, *when):
     pid = os.fork()
     if pid == 0:
         try:
+            if when:
+                arm(*when)
             work(folder, optimizer)
         except BaseException as error:
             print(error, file=sys.stderr)
@@ -923,19 +1344,11 @@ def fork(folder, optimizer):
         os._exit(0)
     return pid
 
-def lines(path):
-    return path.read_text().count("\\n") if path.exists() else 0
-
 def strike(base, optimizer, n_kills, chance):
     assert os.waitpid(fork(base / "through", optimizer), 0)[1] == 0
     steps, killed = [], 0
-    for target in sorted(chance.sample(range(55), n_kills)):  # lines of the log after which to strike
-        pid = fork(base / "killed", optimizer)
-        deadline = time.monotonic() + 60
-        while lines(base / "killed" / LOG) < target and time.monotonic() < deadline:
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0.0, 0.02))
-        os.kill(pid, signal.SIGKILL)
+    for target in sorted(chance.sample(range(55), n_kills)):
+        pid = fork(base / "killed", optimizer, target, chance.uniform(1e-4, 0.02))
         killed += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
         path = base / "killed" / CHECKPOINT
         steps.append(load_run(path)[1]["step"] if path.exists() else 0)
@@ -953,7 +1366,7 @@ print(json.dumps({name: strike(base / name, name, int(sys.argv[2]), chance) for 
 def test_runs_killed_at_random_moments_end_in_the_same_bits(tmp_path):
     """Dropout of all kinds, the state of a stream, and the mean of the parameters come back as well."""
     program = [sys.executable, "-c", KILLER, str(tmp_path), "6"]
-    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found) == {"adamw", "muon", "sgd"}
@@ -1003,7 +1416,7 @@ def run_pair(folder: Path, cases: dict) -> str:
         text=True,
     )
     try:
-        output, errors = process.communicate(timeout=100)
+        output, errors = process.communicate(timeout=600)
     finally:
         process.terminate()  # which ends the two processes as well
         process.communicate()
@@ -1133,6 +1546,76 @@ def test_torchrun_trains_a_preset(pair):
     assert (pair / "output.txt").read_text().count("done: 60 steps") == 1
 
 
+def test_processes_take_their_own_parts_of_one_batch_and_their_own_dropout(monkeypatch):
+    config = tiny_config(3, accumulation=2, batch_size=8)
+    seeds, batches = {}, {}
+    for rank in range(2):
+        team = training.Team(rank, 2, torch.device("cpu"))
+        run = training._Run(tiny_gpt(dropout=0.5), TEXT, None, config, team)
+        run.module, run.pause = run.prepare_loss()
+        seeds[rank], batches[rank] = [], []
+        for step in range(3):
+            with monkeypatch.context() as patch, torch.random.fork_rng():
+                patch.setattr(
+                    training, "seed_dropout", lambda seed, _, r=rank: seeds[r].append(seed)
+                )
+                pieces = run.pieces(step)
+                run.advance(pieces)
+            batches[rank].append(torch.cat([inputs for inputs, _ in pieces]))
+    assert len({*seeds[0], *seeds[1]}) == 6  # no two steps and no two processes draw the same
+    for step in range(3):
+        starts = step_starts(len(TEXT), 8, 8, config.seed, step)
+        whole = cut_windows(torch.tensor(TEXT), starts, 8)[0]
+        assert torch.equal(torch.cat([batches[0][step], batches[1][step]]), whole)
+
+
+def torchrun(*arguments: str, **options) -> subprocess.Popen:
+    """Start two processes of the command, as `torchrun --nproc-per-node 2 $(which arbook)` does."""
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    here = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*program, "-m", "arbook.cli", "train", *arguments],
+        env=os.environ | here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_of_the_command_deliver_one_model_and_one_line(tmp_path):
+    """Started again, a finished run says the same; a third process in the folder would be refused."""
+    small = ("--set", "max_steps=3", "--set", "eval_tokens=500")
+    line = ("--preset", "tiny", "--out", str(tmp_path / "run"), "--device", "cpu", *small)
+    for _ in range(2):
+        process = torchrun(*line)
+        output, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+        assert output.startswith("done: 3 steps") and output.count("\n") == 1
+    names = {"model", "tokenizer.json", "record.json", "best.safetensors", CHECKPOINT, LOG}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == names
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["processes"] == 2 and record["finished"] and record["unit"] == "character"
+    assert load_model(tmp_path / "run" / "model").vocab_size > 50
+
+
+@pytest.mark.slow
+def test_two_processes_of_the_command_save_together_when_they_are_asked_to_end(tmp_path):
+    out, endless = tmp_path / "run", ("--set", "max_steps=1000000", "--set", "eval_tokens=200")
+    process = torchrun("--preset", "tiny", "--out", str(out), "--device", "cpu", "-q", *endless)
+    limit = time.monotonic() + 600
+    while not (out / LOG).exists() or len((out / LOG).read_text().splitlines()) < 4:
+        assert time.monotonic() < limit and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)  # which torchrun passes on
+    output, errors = process.communicate(timeout=600)
+    assert output.startswith("stopped by SIGTERM after ") and output.count("\n") == 1, errors
+    saved = load_run(out / CHECKPOINT)[1]["step"]
+    assert saved > 0 and f"after {saved} step" in output
+    assert not (out / training._LOCK).exists()
+
+
 @pytest.mark.slow
 def test_if_one_process_dies_the_other_ends_with_an_error(tmp_path):
     with socket.socket() as free:
@@ -1152,12 +1635,12 @@ def test_if_one_process_dies_the_other_ends_with_an_error(tmp_path):
         for rank in range(2)
     )
     try:
-        log, deadline = tmp_path / "endless" / LOG, time.monotonic() + 100
+        log, deadline = tmp_path / "endless" / LOG, time.monotonic() + 600
         while not (log.exists() and len(log.read_text().splitlines()) > 5):
             assert time.monotonic() < deadline and first.poll() is None and second.poll() is None
             time.sleep(0.05)
         second.send_signal(signal.SIGKILL)
-        output = first.communicate(timeout=60)[0]
+        output = first.communicate(timeout=600)[0]
     finally:
         for process in (first, second):
             process.kill()
@@ -1260,6 +1743,42 @@ def test_other_wrong_arguments_are_named():
         train(frozen, TEXT, None, tiny_config())
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_works_where_the_caller_has_switched_gradients_off(mode):
+    models = [tiny_gpt(), tiny_gpt()]
+    with mode():
+        result = train(models[0], TEXT, torch.tensor(TEXT), tiny_config())
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+        assert not torch.is_grad_enabled()
+    expected = train(models[1], TEXT, TEXT, tiny_config())
+    assert same_weights(*models) and result.val_loss == expected.val_loss
+
+
+def test_a_model_that_was_made_for_inference_only_is_named():
+    with torch.inference_mode():
+        model = tiny_gpt()
+    with pytest.raises(ValueError, match=r"model was made under torch.inference_mode\(\)"):
+        train(model, TEXT, None, tiny_config())
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_command_says_so_in_one_line(tmp_path):
+    small = ["--set", "max_steps=1", "--set", "eval_tokens=100", "--set", "compile=true"]
+    program = [sys.executable, "-m", "arbook.cli", "train", "--preset", "tiny", "--device", "cpu"]
+    nothing = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    nothing |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "CC": nothing["CXX"]}
+    done = subprocess.run(
+        [*program, *small, "--out", str(tmp_path / "run")],
+        env=os.environ | nothing,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert "compile is True, and torch.compile fails here: " in last and "compile=False" in last
+    assert "Traceback" not in done.stderr
+
+
 def test_a_device_that_is_not_here_is_named():
     assert choose_device("cpu").type == "cpu"
     with pytest.raises(ValueError, match="device must be the name of one.*'gpu'"):
@@ -1273,16 +1792,66 @@ def test_a_device_that_is_not_here_is_named():
 # --- precision and hardware ---
 
 
-def test_half_precision_is_left_to_wide_models_and_machines_that_have_it(monkeypatch):
+@pytest.fixture
+def processor(monkeypatch):
+    """Pretend to have a processor with so many times the speed in bfloat16; None: it cannot."""
+
+    def have(gain: float | None) -> None:
+        def rate(device, dtype, **options):
+            if dtype == torch.bfloat16 and gain is None:
+                raise RuntimeError("could not create a primitive descriptor")
+            return 1e9 * (gain if dtype == torch.bfloat16 else 1.0)
+
+        training._bfloat16_gain.cache_clear()
+        monkeypatch.setattr(training, "matmul_rate", rate)
+
+    yield have
+    training._bfloat16_gain.cache_clear()
+
+
+def test_half_precision_is_left_to_wide_models_and_processors_that_gain_by_it(processor):
     narrow, wide = tiny_gpt(), GPT(GPTConfig.modern(V, 8, 320, 1, 4))
     cpu = torch.device("cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert choose_precision("auto", wide, cpu) == "bfloat16"
-    assert choose_precision("auto", narrow, cpu) == "full"
+    for gain, expected in ((4.0, "bfloat16"), (1.1, "full"), (0.01, "full"), (None, "full")):
+        processor(gain)
+        assert choose_precision("auto", wide, cpu) == expected
+        assert choose_precision("auto", narrow, cpu) == "full"
+        assert choose_precision("bfloat16", narrow, cpu) == "bfloat16"
+    processor(4.0)
     assert choose_precision("auto", wide.double(), cpu) == "full"
-    assert choose_precision("bfloat16", narrow, cpu) == "bfloat16"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
-    assert choose_precision("auto", wide.float(), cpu) == "full"
+
+
+def test_a_product_in_half_precision_is_tried_once(processor, monkeypatch):
+    processor(2.0)
+    wide, calls, rate = GPT(GPTConfig.modern(V, 8, 320, 1, 4)), [], training.matmul_rate
+    monkeypatch.setattr(training, "matmul_rate", lambda *a, **k: calls.append(a) or rate(*a, **k))
+    for _ in range(3):
+        choose_precision("auto", wide, torch.device("cpu"))
+    assert len(calls) == 2  # bfloat16 and float32
+
+
+@pytest.mark.parametrize(("gain", "chosen"), [(3.0, "bfloat16"), (0.5, "full"), (None, "full")])
+def test_the_log_says_which_precision_was_chosen_and_why(tmp_path, processor, gain, chosen):
+    processor(gain)
+    model = GPT(GPTConfig.modern(V, 8, 320, 1, 4), generator=rng())
+    config = tiny_config(1, warmup_steps=0, checkpoint_dir=tmp_path)
+    assert train(model, TEXT, None, config).precision == chosen
+    first = json.loads((tmp_path / LOG).read_text().splitlines()[0])
+    assert first["precision"] == chosen
+    assert f"{gain or 0:.2g} times the speed of float32" in first["precision_reason"]
+    assert first["instruction_set"] == torch.backends.cpu.get_cpu_capability()
+    processor(9.0 if chosen == "full" else 0.1)  # a resumed run keeps what it had
+    assert train(model, TEXT, None, config).precision == chosen
+
+
+def test_processes_on_different_machines_compute_in_the_same_precision(processor, monkeypatch):
+    processor(3.0)
+    monkeypatch.setattr(training.Team, "rows", lambda team, own: torch.cat([own, 0 * own]))
+    model, team = GPT(GPTConfig.modern(V, 8, 320, 1, 4)), training.Team(0, 2, torch.device("cpu"))
+    run = training._Run(model, TEXT, None, tiny_config(), team)
+    assert run.precision == "bfloat16"
+    run.agree_on_precision()
+    assert run.precision == "full" and not run.window_loss.low
 
 
 def test_recurrent_models_keep_full_precision():
@@ -1631,6 +2200,10 @@ def test_settings_are_read_from_the_command_line():
     assert [training.as_setting(x) for x in ("lr=0.5", "schedule=wsd", "compile=false", "tied=true")] == [
         ("lr", 0.5), ("schedule", "wsd"), ("compile", False), ("tied", True),
     ]  # fmt: skip
+    python = [("tied", True), ("compile", False), ("grad_clip", None)]
+    assert [training.as_setting(f"{name}={value}") for name, value in python] == python
+    preset = training.PRESETS["tiny-lstm"].changed(dict(map(training.as_setting, ["tied=True"])))
+    assert preset.build(30).config.tied
     with pytest.raises(ValueError, match="NAME=VALUE, got 'lr'"):
         training.as_setting("lr")
 
@@ -1721,3 +2294,29 @@ def test_a_recorded_model_has_the_loss_of_its_record():
     loss = training.evaluate(model, valid, block_size=model.context_length)
     assert abs(loss - data.record("runs/train_cpu_seed0.json")["val_loss"]) < 1e-3
     assert not model.training and next(model.parameters()).dtype == torch.float32
+
+
+FULL = """
+import resource, sys
+import numpy as np
+from arbook.training import TrainConfig, train
+from arbook.transformer import GPT, GPTConfig
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+text = np.arange(300) % 11
+try:
+    train(GPT(GPTConfig(11, 8, 16, 1, 2)), text, text[:60], TrainConfig(40, checkpoint_dir=sys.argv[1], log_every=1))
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+@pytest.mark.parametrize(("limit", "name"), [(2_000, "best.safetensors"), (19_000, CHECKPOINT)])
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, limit, name):
+    """A limit for the size of files stands for the disk: the log fits, and the tensors do not."""
+    program = [sys.executable, "-c", FULL, str(tmp_path), str(limit)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / name) in done.stdout
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]

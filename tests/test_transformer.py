@@ -119,7 +119,7 @@ chunks = st.lists(st.integers(1, T), min_size=1, max_size=T).filter(lambda sizes
 
 @layouts
 @given(sizes=chunks, seed=st.integers(0, 3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_chunks_give_what_one_pass_gives(layout, sizes, seed):
     """S46: 1e-10 in float64, 1e-4 in float32, where logits are of the order of 10 and rounding is 1e-6 of that."""
     ids = random_ids(2, sum(sizes), seed=seed)
@@ -514,7 +514,7 @@ variations = st.builds(
 
 
 @given(variations)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_parameter_count_is_the_number_of_parameters(config):
     """S47: for every combination of the configuration."""
     model = tr.GPT(config)

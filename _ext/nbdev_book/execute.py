@@ -68,9 +68,17 @@ def run(path: Path, notebook: NotebookNode, timeout: float) -> Run:
     return Run(path, notebook, time.monotonic() - start, error)
 
 
+def available_cores() -> int:
+    """How many cores this process may use, which a container or `taskset` can make fewer than the machine has."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
 def run_all(notebooks: dict[Path, NotebookNode], *, workers: int, timeout: float) -> Iterator[Run]:
     """Run notebooks in parallel and yield each when it is done. The workers share the cores evenly."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, available_cores() // workers)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, str(threads))  # inherited by the kernels
     with ProcessPoolExecutor(workers) as pool:
@@ -104,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
+        default=available_cores(),
         help="notebooks at a time (default: cores)",
     )
     parser.add_argument(
