@@ -1531,6 +1531,27 @@ class Pieces:
         return "".join(self.pieces[i] for i in ids)
 
 
+@given(
+    st.lists(st.integers(0, 255), max_size=40) | st.text(max_size=9).map(lambda s: [*s.encode()])
+)
+def test_growing_text_is_the_text_of_all_tokens(ids):
+    tokenizer = BPETokenizer()
+    assert "".join(sa.growing_text(tokenizer, iter(ids))) == tokenizer.decode(ids)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), min_size=1))
+def test_growing_text_has_no_half_characters_and_does_not_wait(text):
+    pieces = list(sa.growing_text(BPETokenizer(), text.encode()))
+    assert pieces == list(text)
+
+
+def test_growing_text_puts_blanks_between_words():
+    tokenizer = WordTokenizer.train("to be or not")
+    ids = tokenizer.encode("not to be")
+    assert list(sa.growing_text(tokenizer, ids)) == ["not", " to", " be"]
+    assert list(sa.growing_text(tokenizer, [])) == []
+
+
 def test_no_token_is_read_after_the_end_and_none_is_held_back_without_need():
     read = []
     ids = (read.append(i) or i for i in b"to be\n\nKING")
