@@ -569,9 +569,9 @@ def test_a_folder_that_is_misspelt_is_no_name_on_the_hub(shell, gpt2_folder, mon
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", asked)
     shutil.copytree(gpt2_folder, "runs/model")
-    for name in ("runs/modle", "./modle", "a/b/c", "/nowhere/model", "~/model"):
+    for name in ("runs/model1", "./model1", "a/b/c", "/nowhere/model", "~/model"):
         shell("sample", "--model", name).fails(f"{name!r} is no folder here")
-    shell("sample", "--model", "runs/modle").fails("there is 'runs/model'")
+    shell("sample", "--model", "runs/model1").fails("there is 'runs/model'")
     shell("sample", "--model", "runs/model/config.json").fails("is a file; pass the folder")
 
 
