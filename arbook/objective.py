@@ -443,13 +443,17 @@ def reduce_losses(
     targets : Tensor of integers, shape (...)
     reduction : {"mean", "sum", "none"}
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    _check_reduction(reduction)
     if reduction == "none":
         return losses
     return (
         losses.sum() if reduction == "sum" else losses.sum() / count_targets(targets, ignore_index)
     )
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
 
 
 def count_targets(targets: Tensor, ignore_index: int = IGNORE) -> int:
@@ -787,10 +791,10 @@ def sequence_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
 
 # %% ../nbs/04_objective.ipynb #669be6d9
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The summed cross-entropy of a linear layer, and its gradients, a chunk of rows at a time."""
+    """The summed or mean cross-entropy of a linear layer, and its gradients, a chunk of rows at a time."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, ignore_index, chunk_size):
+    def forward(ctx, hidden, weight, bias, targets, ignore_index, chunk_size, mean):
         # sums of half precision are kept in float32
         exact = torch.promote_types(hidden.dtype, torch.float32)
         inputs = (hidden, weight, bias)
@@ -799,6 +803,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for x, needed in zip(inputs, ctx.needs_input_grad, strict=False)
         ]
         total = hidden.new_zeros((), dtype=exact)
+        n = (targets != ignore_index).sum().to(exact) if mean else torch.ones_like(total)
+        range_factor = _range_factor(hidden, weight, n, chunk_size)
+        share = (
+            range_factor / n
+        )  # of each loss in the result: applied before products, so that those fit
         for start in range(0, len(hidden), chunk_size):
             chunk = slice(start, start + chunk_size)
             h, keep = hidden[chunk], targets[chunk] != ignore_index
@@ -810,19 +819,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # Not +=, after which PyTorch 2.11 compiles a backward pass that returns zeros.
             total = total + (total_exp.log() + top - score)[:, 0].where(keep, 0).sum()
             if any(ctx.needs_input_grad):
-                logits.div_(total_exp)  # now the probabilities
-                logits.scatter_add_(1, target, logits.new_full(target.shape, -1))
+                logits.mul_(share / total_exp)  # now the probabilities
+                logits.scatter_add_(1, target, -share.expand_as(target))
                 logits.masked_fill_(~keep[:, None], 0)  # now G of this chunk
                 _add_gradients(grads, chunk, logits, h, weight)
             del logits  # before the next chunk is made
-        ctx.save_for_backward(*grads)
-        return total
+        ctx.save_for_backward(range_factor, *grads)
+        ctx.spent = False
+        return total / n
 
     @staticmethod
     @once_differentiable
     def backward(ctx, upstream):
-        hidden, weight, bias = (g if g is None else g.mul_(upstream) for g in ctx.saved_tensors)
-        return hidden, weight, bias, None, None, None
+        if ctx.spent:
+            raise RuntimeError(
+                "a backward pass cannot go through linear_cross_entropy a second time: the gradients were made with "
+                "the loss, and have been handed out; compute the loss again, or use reduction='none'"
+            )
+        ctx.spent = True
+        range_factor, *grads = ctx.saved_tensors
+        factor = upstream / range_factor
+        hidden, weight, bias = (g if g is None else g.mul_(factor) for g in grads)
+        return hidden, weight, bias, None, None, None, None
 
 
 def _add_gradients(grads, chunk: slice, G: Tensor, h: Tensor, weight: Tensor) -> None:
@@ -855,6 +873,7 @@ def linear_cross_entropy(
 
     For "mean" and "sum" the gradients are computed along with the loss, so the backward pass costs nothing, and can run
     only once. For "none" it computes each chunk again. Under autocast, products are in its precision, losses float32.
+    Where the gradients of full logits fit into half precision, so do these, and sums are as exact as in float32.
 
     Parameters
     ----------
@@ -888,14 +907,16 @@ def linear_cross_entropy(
     check_targets(targets, hidden.shape[:-1], V, ignore_index)
     rows, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1).long()  # (N, C), (N,)
     n = max(1, CHUNK_ELEMENTS // V) if chunk_size is None else as_count(chunk_size, "chunk_size")
-    if reduction == "none":
-        return _losses_in_chunks(rows, weight, bias, flat, ignore_index, n).reshape(targets.shape)
+    _check_reduction(reduction)
+    if reduction == "mean":
+        count_targets(targets, ignore_index)  # raises if there is nothing to average
     rows, weight, bias = _autocast(rows, weight, bias)
     with torch.autocast(hidden.device.type, enabled=False):
-        total = _LinearCrossEntropy.apply(rows, weight, bias, flat, ignore_index, n)
-    if reduction == "sum":
-        return total
-    return reduce_losses(total, targets, reduction, ignore_index)
+        if reduction == "none":
+            losses = _losses_in_chunks(rows, weight, bias, flat, ignore_index, n)
+            return losses.reshape(targets.shape)
+        mean = reduction == "mean"
+        return _LinearCrossEntropy.apply(rows, weight, bias, flat, ignore_index, n, mean)
 
 # %% ../nbs/04_objective.ipynb #26709134
 #| code-fold: true
@@ -920,9 +941,50 @@ def _output_size(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int:
     return len(weight)
 
 
+def _range_factor(hidden: Tensor, weight: Tensor, n: Tensor, chunk_size: int) -> Tensor:
+    """Return by what to multiply G, whose entries are at most 1 / n, so that its products use the range of float16.
+
+    The largest number there is 65504. A sum over the rows of a chunk is at most (rows) max |h| / n, one over the tokens
+    at most 2 max |w| / n, since a row of |G| sums to at most 2 / n. All other types have range enough: 1.
+    """
+    if hidden.dtype != torch.float16:
+        return torch.ones_like(n)
+    rows = min(chunk_size, len(hidden))
+    most = [rows * _largest(hidden), 2 * _largest(weight), torch.ones_like(n)]
+    factor = (2**15 * n / torch.stack(most).amax()).log2().floor().exp2()
+    return factor.where(factor.isfinite() & (factor > 0), 1)
+
+
+def _largest(x: Tensor) -> Tensor:
+    if not x.numel():
+        return x.new_zeros((), dtype=torch.float32)
+    return torch.linalg.vector_norm(x.detach(), torch.inf).float()  # no copy, unlike x.abs().amax()
+
+
+class _WideLinear(torch.autograd.Function):
+    """A linear layer in half precision whose gradients are computed, and so added up over chunks, in float32."""
+
+    @staticmethod
+    def forward(ctx, h, weight, bias):
+        ctx.save_for_backward(h, weight)
+        ctx.has_bias = bias is not None
+        return F.linear(h, weight.to(h.dtype), bias.to(h.dtype) if ctx.has_bias else None)
+
+    @staticmethod
+    def backward(ctx, G):
+        h, weight = ctx.saved_tensors
+        G, for_bias = G.float(), G.float().sum(0) if ctx.has_bias else None
+        return (G @ weight).to(h.dtype), G.T @ h.float(), for_bias
+
+
 def _losses_in_chunks(hidden, weight, bias, targets, ignore_index: int, n: int) -> Tensor:
+    linear = F.linear
+    if hidden.dtype in (torch.float16, torch.bfloat16) and torch.is_grad_enabled():
+        linear, weight = _WideLinear.apply, weight.float()
+        bias = None if bias is None else bias.float()
+
     def losses(h: Tensor, t: Tensor) -> Tensor:
-        return autoregressive_loss(F.linear(h, weight, bias), t, "none", ignore_index=ignore_index)
+        return autoregressive_loss(linear(h, weight, bias), t, "none", ignore_index=ignore_index)
 
     chunks = zip(hidden.split(n), targets.split(n), strict=True)
     if not torch.is_grad_enabled():

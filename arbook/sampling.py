@@ -8,16 +8,19 @@ __all__ = ['pick', 'Dice', 'as_dice', 'find_loop', 'History', 'Processor', 'Filt
            'Typical', 'TopNSigma', 'entropy', 'RepetitionPenalty', 'FrequencyPenalty', 'NoRepeatNGram', 'LogitBias',
            'Stage', 'Chain', 'as_chain', 'DeadEndError', 'check_logits', 'sample_next_token', 'window_start',
            'check_model', 'Reader', 'Generation', 'Step', 'generate', 'stream', 'as_prompts', 'as_prompt', 'as_stop',
-           'greedy_decode', 'complete', 'Diversity', 'diversity', 'self_bleu', 'Ranked', 'beam_search', 'best_of_n',
-           'likeness', 'acceptance', 'residual', 'expected_tokens', 'Speculation', 'speculative_generate', 'Automaton',
-           'Constraint', 'PackedLinear', 'pack', 'static_step', 'StaticDecoder']
+           'growing_text', 'stream_text', 'greedy_decode', 'complete', 'Diversity', 'diversity', 'self_bleu', 'Ranked',
+           'beam_search', 'best_of_n', 'likeness', 'acceptance', 'residual', 'expected_tokens', 'Speculation',
+           'speculative_generate', 'Automaton', 'Constraint', 'PackedLinear', 'pack', 'static_step', 'StaticDecoder']
 
 # %% ../nbs/09_sampling.ipynb #fea91a71
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -168,11 +171,16 @@ class History:
         rows = zip(self.ids.tolist(), self.n_prompt.tolist(), strict=True)
         return [ids[n:] for ids, n in rows]
 
+    def copy(self) -> Self:
+        """Return the same texts, in memory of their own."""
+        return type(self)(self.ids.clone(), self.n_prompt.clone())
+
 
 class Processor:
     """A rule that changes the scores of the next token before one is drawn. Put several into a `Chain`.
 
-    The functions of this chapter hand it float32 or float64, whatever the model computes in.
+    The functions of this chapter hand it float32 or float64, whatever the model computes in. What it gets in a `Chain`
+    is a copy of its own: it may work in place, and nobody else sees that.
     """
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
@@ -189,10 +197,12 @@ class Filter(Processor):
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return the logits with minus infinity for what is not kept."""
-        return logits.masked_fill(~self.keep(logits), -torch.inf)
+        # In half precision sums of probabilities would decide wrongly.
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return logits.masked_fill(~self.keep(logits.to(wide, copy=True)), -torch.inf)
 
     def keep(self, logits: Tensor) -> Tensor:
-        """Tell which tokens stay: (B, V) -> bool (B, V)."""
+        """Tell which tokens stay: (B, V) of float32 or float64, a copy -> bool (B, V)."""
         raise NotImplementedError(f"{type(self).__name__} does not define keep")
 
 # %% ../nbs/09_sampling.ipynb #62de161a
@@ -573,7 +583,28 @@ class LogitBias(Processor):
 
 # %% ../nbs/09_sampling.ipynb #df52e9ae
 #| code-fold: true
-#| code-summary: Code of two helpers
+#| code-summary: Code of three helpers
+@dataclass(frozen=True)
+class _MinNewTokens(Processor):
+    """Forbid the stop tokens as long as a row has fewer than n new tokens."""
+
+    n: int
+    stop: frozenset[int]
+
+    def __call__(self, logits: Tensor, history: History) -> Tensor:
+        early = history.ids.shape[1] - history.n_prompt < self.n  # (B,)
+        ids = torch.tensor(sorted(self.stop), device=logits.device)
+        return torch.where(early[:, None], logits.index_fill(-1, ids, -torch.inf), logits)
+
+
+def _rules(sampler: Any, n_min: int, n_max: int, stop: frozenset[int]) -> tuple:
+    """Return the rules of one call: those that were given, after the one that keeps texts from ending too early."""
+    if as_count(n_min, "min_new_tokens", minimum=0) > n_max:
+        raise ValueError(f"min_new_tokens must be at most max_new_tokens = {n_max}, got {n_min}")
+    rules = as_chain(sampler).processors
+    return (_MinNewTokens(n_min, stop), *rules) if n_min and stop else rules
+
+
 def _check_window(window: int | None) -> None:
     if window is not None:
         as_count(window, "window")
@@ -621,15 +652,18 @@ class Chain(Processor):
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return the logits that the last rule returns: (B, V) -> (B, V)."""
+        shape = logits.shape
         for processor in self.processors:
-            shape, logits = logits.shape, processor(logits, history)
+            # A rule may write where it reads. The caller's logits and text are none of its business.
+            logits = processor(logits.clone(), history and history.copy())
             if not isinstance(logits, Tensor) or logits.shape != shape:
                 raise ValueError(f"{_name(processor)} must return logits of shape {tuple(shape)}")
         return logits
 
     def finished(self, history: History) -> list[bool]:
         """Tell which rows are complete, by any of the rules."""
-        parts = [p.finished(history) for p in self.processors if isinstance(p, Processor)]
+        rules = [p for p in self.processors if isinstance(p, Processor)]
+        parts = [rule.finished(history.copy()) for rule in rules]
         return [any(row) for row in zip(*parts, strict=True)] or [False] * len(history.ids)
 
     def explain(self, logits: Tensor, history: History | None = None) -> list[Stage]:
@@ -658,7 +692,7 @@ def _name(processor: Any) -> str:
 
 def as_chain(sampler: Any) -> Chain:
     """Return rules as a `Chain`: from one rule, a sequence of them, or None, which changes nothing."""
-    if sampler is None or isinstance(sampler, Chain):
+    if sampler is None or type(sampler) is Chain:  # a derived class may do more, and is one rule
         return sampler or Chain()
     return Chain(sampler if isinstance(sampler, (list, tuple)) else [sampler])
 
@@ -907,11 +941,11 @@ class Step(NamedTuple):
 class _Loop:
     """The generation loop. Each call of `advance` draws one token for every row that is ready for it."""
 
-    def __init__(self, model, prompt, max_new_tokens, sampler, stop, generator, keep):
+    def __init__(self, model, prompt, max_new_tokens, n_min, sampler, stop, generator, keep):
         self.reader = Reader(model, keep=keep)
         self.prompts, self.stop = as_prompts(prompt, model), as_stop(stop, model.vocab_size)
         n_new, B = as_count(max_new_tokens, "max_new_tokens"), len(self.prompts)
-        rules = as_chain(sampler).processors
+        rules = _rules(sampler, n_min, n_new, self.stop)
         self.greedy = bool(rules) and rules[-1] in (Greedy(), Temperature(0))
         self.chain = Chain(rules[:-1] if self.greedy else rules)  # then the choice is an argmax
         self.may_finish = any(
@@ -1005,6 +1039,7 @@ def generate(
     prompt: Any,
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     sampler: Processor | Sequence[Processor] | None = None,
     stop: int | Collection[int] | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -1020,6 +1055,8 @@ def generate(
         Each row has at least one token. Rows may differ in length, and be longer than the context.
     max_new_tokens : int
         At least 1; the prompt does not count.
+    min_new_tokens : int
+        No stop token is drawn for a row before it has so many new ones.
     sampler : Processor, sequence of them, or function (logits, history) -> logits, optional
         Rules, applied in this order before a token is drawn. The model's own distribution if left out.
     stop : int or collection of int, optional
@@ -1047,7 +1084,7 @@ def generate(
     >>> generate(model, [0], max_new_tokens=3).ids
     (tensor([1, 0, 1]),)
     """
-    loop = _Loop(model, prompt, max_new_tokens, sampler, stop, generator, keep)
+    loop = _Loop(model, prompt, max_new_tokens, min_new_tokens, sampler, stop, generator, keep)
     with evaluating(model), torch.no_grad():
         while any(active := loop.ready()):
             loop.advance(active)
@@ -1059,6 +1096,7 @@ def stream(
     prompt: Any,
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     sampler: Processor | Sequence[Processor] | None = None,
     stop: int | Collection[int] | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -1073,7 +1111,7 @@ def stream(
     ------
     Step
     """
-    loop = _Loop(model, prompt, max_new_tokens, sampler, stop, generator, keep)
+    loop = _Loop(model, prompt, max_new_tokens, min_new_tokens, sampler, stop, generator, keep)
     return _steps(model, loop)
 
 
@@ -1139,11 +1177,140 @@ def as_stop(stop: int | Collection[int] | None, vocab_size: int) -> frozenset[in
         return frozenset()
     if isinstance(stop, (Tensor, np.ndarray)):
         stop = stop.tolist()  # of a number or several
-    tokens = stop if isinstance(stop, Collection) else [stop]
+    tokens = stop if isinstance(stop, Collection) and not isinstance(stop, str) else [stop]
+    texts = [i for i in tokens if isinstance(i, str)]
+    if texts:
+        raise TypeError(
+            f"stop must be an integer or several, got {texts[0]!r}; `stream_text` takes texts too"
+        )
     found = frozenset(as_count(i, "stop", minimum=0) for i in tokens)
     if found and max(found) >= vocab_size:
         raise ValueError(f"stop must hold tokens from 0 to {vocab_size - 1}, got {max(found)}")
     return found
+
+# %% ../nbs/09_sampling.ipynb #c70fd2b3
+def growing_text(
+    tokenizer: Tokenizer,
+    ids: Iterable[int],
+    *,
+    before: Sequence[int] = (),
+    stop: str | Collection[str] = (),
+    min_ids: int = 0,
+) -> Iterator[str]:
+    """Turn tokens into text as they come: no half characters, and nothing that belongs to a string that ends the text.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+    ids : iterable of int
+        Read one by one, and no further than to the end of the text.
+    before : sequence of int
+        What stands before, and is not repeated. (Words have a blank between them.)
+    stop : str or collection of str
+        Strings that end the text: the first of them that is complete, wherever tokens are cut. It is left out.
+    min_ids : int
+        So many tokens are text in any case; a stop string begins after them.
+
+    Yields
+    ------
+    str
+        Pieces that are not empty, as soon as they are certain.
+
+    Examples
+    --------
+    >>> from arbook.tokens import BPETokenizer
+    >>> list(growing_text(BPETokenizer(), b"No more.\\n\\nKING", stop="\\n\\n"))[-2:]
+    ['e', '.']
+    """
+    stops = [stop] if isinstance(stop, str) and stop else list(stop)
+    for text in stops:
+        if not isinstance(text, str):
+            raise TypeError(f"stop must hold strings, got {text!r:.60}")
+    if "" in stops or stop == "":
+        raise ValueError("stop must hold strings of at least one character")
+    free = as_count(min_ids, "min_ids", minimum=0)
+    return _growing(tokenizer, ids, [int(i) for i in before[-1:]], stops, free)
+
+
+def _growing(tokenizer, ids, before: list[int], stops: list[str], min_ids: int) -> Iterator[str]:
+    waiting: list[int] = []  # tokens of a character that is not complete
+    held = ""  # what may be the beginning of a stop string
+    for n, i in enumerate(ids, 1):
+        waiting.append(i)
+        text = tokenizer.decode([*before, *waiting])
+        if text.endswith("\ufffd"):  # what `decode` writes for such a character
+            continue
+        held += text[len(tokenizer.decode(before)) :]
+        before, waiting = waiting[-1:], []
+        end, certain = _cut(held, stops) if n > min_ids else (None, len(held))
+        if held[:certain]:
+            yield held[:certain]
+        if end is not None:
+            return
+        held = held[certain:]
+    if waiting:
+        held += tokenizer.decode([*before, *waiting])[len(tokenizer.decode(before)) :]
+        held = held[: _cut(held, stops)[0]] if n > min_ids else held
+    if held:
+        yield held
+
+
+def _cut(text: str, stops: list[str]) -> tuple[int | None, int]:
+    """Return where the stop string begins that is complete first, if there is one, and how much comes before any."""
+    ends = [(at + len(s), at) for s in stops if (at := text.find(s)) >= 0]
+    if ends:
+        return min(ends)[1], min(ends)[1]
+    begun = (n for s in stops for n in range(1, len(s)) if text.endswith(s[:n]))
+    return None, len(text) - max(begun, default=0)
+
+
+def stream_text(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    max_new_tokens: int,
+    min_new_tokens: int = 0,
+    sampler: Processor | Sequence[Processor] | None = None,
+    stop: int | str | Collection[int | str] = (),
+    generator: torch.Generator | None = None,
+    keep: int | None = None,
+) -> Iterator[str]:
+    """Go on with a text, and hand over what is new, in pieces, as soon as it is certain; see `growing_text`.
+
+    Parameters
+    ----------
+    model, max_new_tokens, sampler, generator, keep
+        As in `generate`.
+    tokenizer : Tokenizer
+        The one with which the model was trained.
+    text : str
+        At least one token.
+    min_new_tokens : int
+        So many tokens are drawn before anything may end the text.
+    stop : int or str, or a collection of them
+        Tokens and strings that end the text, and do not belong to it. A string may reach over several tokens.
+
+    Yields
+    ------
+    str
+    """
+    given = [stop] if isinstance(stop, (int, str)) else list(stop)
+    strings = [s for s in given if isinstance(s, str)]
+    tokens = as_stop([s for s in given if not isinstance(s, str)], model.vocab_size)
+    prompt = as_prompt(tokenizer.encode(text), model).tolist()
+    steps = stream(
+        model,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        sampler=sampler,
+        stop=tokens,
+        generator=generator,
+        keep=keep,
+    )
+    new = takewhile(lambda i: i not in tokens, (step.ids.item() for step in steps))
+    return growing_text(tokenizer, new, before=prompt, stop=strings, min_ids=min_new_tokens)
 
 # %% ../nbs/09_sampling.ipynb #54beafc5
 def greedy_decode(
@@ -1286,6 +1453,7 @@ def beam_search(
     prompt: Any,
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     beam_width: int = 4,
     length_power: float = 0.0,
     stop: int | Collection[int] | None = None,
@@ -1298,7 +1466,8 @@ def beam_search(
     ----------
     model : LanguageModel
     prompt : one row of ids
-    max_new_tokens : int
+    max_new_tokens, min_new_tokens : int
+        As in `generate`.
     beam_width : int
         W. With 1 it is greedy; with all V^n beginnings the search is exhaustive.
     length_power : float
@@ -1314,7 +1483,9 @@ def beam_search(
     Returns
     -------
     Ranked
-        At most W different texts. `scores` is `log_prob` divided by the power of the length, and `log_prob` is the sum
+        At most W different texts: the best of those that have ended and, if the search went on to the last step, of
+        the W beginnings that it has then. It ends before, once W texts have ended, with none of a lower score than that
+        of the best beginning now. `scores` is `log_prob` divided by the power of the length, and `log_prob` is the sum
         of `log_probs`, which are the model's; equal scores in the order in which they were found, lowest ids first.
 
     Raises
@@ -1322,84 +1493,116 @@ def beam_search(
     DeadEndError
         If no continuation is possible.
     """
-    row = as_prompt(prompt, model)
-    beam = _Beam(
-        row,
-        as_count(beam_width, "beam_width"),
-        as_number(length_power, "length_power", minimum=0),
-    )
-    reader, chain, stop_ids = (
-        Reader(model, keep=keep),
-        as_chain(filters),
-        as_stop(stop, model.vocab_size),
-    )
+    row, n = as_prompt(prompt, model), as_count(max_new_tokens, "max_new_tokens")
+    reader, stop_ids = Reader(model, keep=keep), as_stop(stop, model.vocab_size)
+    chain = Chain(_rules(filters, min_new_tokens, n, stop_ids))
+    width, power = as_count(beam_width, "beam_width"), _as_power(length_power, n)
+    beam = _Beam(row, width, power, stop_ids, chain)
     with evaluating(model), torch.no_grad():
-        for _ in range(as_count(max_new_tokens, "max_new_tokens")):
-            if beam.ended.all():
-                break
-            history = beam.history()
+        for _ in range(n):
             logits = reader.read(beam.text).double()
             _check_largest(logits.amax(-1), None)
-            scores, log_p = chain(logits, history), logits.log_softmax(-1)
+            scores, log_p = chain(logits, beam.history(beam.text)), logits.log_softmax(-1)
             rows = beam.extend(log_p.masked_fill(scores == -torch.inf, -torch.inf), entropy(log_p))
+            if beam.is_decided():
+                break
             if rows.tolist() != list(range(len(logits))):
                 reader.select(rows)
-            beam.end(stop_ids, chain)
     return beam.result()
 
 # %% ../nbs/09_sampling.ipynb #2b13da14
 #| code-fold: true
 #| code-summary: Code of the beam
-class _Beam:
-    """The beginnings that are kept: W rows of equal length; those that have ended are filled up."""
+class _Found(NamedTuple):
+    """A text of a search. They are sorted by score; equal ones by when they were found, and in which place."""
 
-    def __init__(self, prompt: Tensor, width: int, power: float):
+    score: float
+    found: tuple[int, int]
+    ids: Tensor
+    log_probs: Tensor
+    entropies: Tensor
+    reason: str
+
+
+class _Beam:
+    """The beginnings that are kept, W rows of equal length, the best first; and, apart, the texts that have ended."""
+
+    def __init__(self, prompt, width: int, power: float, stop: frozenset[int], chain: Chain):
         self.prompt, self.width, self.power = prompt, width, power
+        self.stop, self.chain = stop, chain
         self.text = prompt[None]  # (W, n)
         self.total = torch.zeros(1, dtype=torch.float64, device=prompt.device)  # log-probability
-        self.length = torch.zeros_like(self.total)  # of new tokens
-        self.ended = torch.zeros_like(self.total, dtype=torch.bool)
-        self.log_probs = torch.zeros(1, 0, dtype=torch.float64, device=prompt.device)  # (W, n)
-        self.entropies, self.reasons = self.log_probs.clone(), ["length"]
+        self.log_probs = self.total.new_zeros(1, 0)  # (W, number of new tokens)
+        self.entropies, self.places = self.log_probs, [0]
+        self.ended: list[_Found] = []
 
-    def history(self) -> History:
+    def history(self, text: Tensor) -> History:
         """Return what rules may look at."""
-        n_prompt = torch.full((len(self.text),), len(self.prompt), device=self.text.device)
-        return History(self.text, n_prompt)
+        return History(text, torch.full((len(text),), len(self.prompt), device=text.device))
 
     def extend(self, log_p: Tensor, entropies: Tensor) -> Tensor:
-        """Keep the best W of all extensions: log_p (W, V) -> which row each comes from, (W,)."""
-        log_p = log_p.masked_fill(self.ended[:, None], -torch.inf)
-        log_p[self.ended, 0] = 0.0  # what has ended stays as it is, at one place
-        total = self.total[:, None] + log_p  # (W, V)
-        length = self.length + ~self.ended
-        at = top_indices((total / length[:, None] ** self.power).flatten(), self.width)
-        if not len(at):
+        """Go on from every beginning with every token: log_p (W, V) -> the row that each new beginning comes from."""
+        totals, k = (self.total[:, None] + log_p).flatten(), self.width  # (W V,)
+        while True:
+            at = top_indices(totals, k)
+            rows, ids = at // log_p.shape[1], at % log_p.shape[1]
+            text = torch.cat([self.text[rows], ids[:, None]], dim=1)
+            reasons = self.reasons(text)
+            self.places = [b for b, reason in enumerate(reasons) if not reason][: self.width]
+            if len(self.places) == self.width or len(at) < k:
+                break
+            k *= 2  # some have ended, and others may go on in their place
+        if not len(at) and not self.ended:
             raise DeadEndError("no continuation is possible: the filters leave no token")
-        rows, ids = at // log_p.shape[1], at % log_p.shape[1]
-        self.text = torch.cat([self.text[rows], ids[:, None]], dim=1)
+        self.text, self.total = text, totals[at]
         self.log_probs = torch.cat([self.log_probs[rows], log_p[rows, ids][:, None]], dim=1)
         self.entropies = torch.cat([self.entropies[rows], entropies[rows, None]], dim=1)
-        self.total, self.length, self.ended = total[rows, ids], length[rows], self.ended[rows]
-        self.reasons = [self.reasons[b] for b in rows.tolist()]
-        return rows
+        # A text ends if that is among the W best ways to go on from here.
+        best = enumerate(reasons[: self.width])
+        self.ended += [self.found(b, b, reason) for b, reason in best if reason]
+        for name in ("text", "total", "log_probs", "entropies"):
+            setattr(self, name, getattr(self, name)[self.places])
+        return rows[self.places]
 
-    def end(self, stop: frozenset[int], chain: Chain) -> None:
-        """End the texts that end in a stop token, or are complete."""
-        complete, ended = chain.finished(self.history()), self.ended.tolist()
-        for b, i in enumerate(self.text[:, -1].tolist()):
-            if not ended[b] and (i in stop or complete[b]):
-                self.ended[b], self.reasons[b] = True, "stop" if i in stop else "complete"
+    def reasons(self, text: Tensor) -> list[str]:
+        """Tell why each text ends here: it holds a stop token, or is complete; an empty string if it does not."""
+        last, complete = text[:, -1].tolist(), self.chain.finished(self.history(text))
+        pairs = zip(last, complete, strict=True)
+        return ["stop" if i in self.stop else "complete" if done else "" for i, done in pairs]
+
+    def found(self, b: int, place: int, reason: str) -> _Found:
+        """Return row b as a text."""
+        n, ids = self.log_probs.shape[1], self.text[b, len(self.prompt) :]
+        score = self.total[b].item() / n**self.power
+        return _Found(score, (n, place), ids, self.log_probs[b], self.entropies[b], reason)
+
+    def is_decided(self) -> bool:
+        """Tell whether W texts have ended and no beginning, as long as it is now, is better than the worst of them."""
+        if not len(self.total) or len(self.ended) < self.width:
+            return not len(self.total)
+        scores = sorted((text.score for text in self.ended), reverse=True)
+        return self.found(0, 0, "").score <= scores[self.width - 1]
 
     def result(self) -> Ranked:
-        scores = self.total / self.length**self.power
-        order = scores.sort(descending=True, stable=True).indices.tolist()
-        new, lengths = self.text[:, len(self.prompt) :], [int(n) for n in self.length]
-        parts = [
-            tuple(x[b, : lengths[b]] for b in order) for x in (new, self.log_probs, self.entropies)
-        ]
-        prompts = (self.prompt,) * len(order)
-        return Ranked(prompts, *parts, tuple(self.reasons[b] for b in order), scores[order])
+        """Return the best texts; a beginning is one as well, if there was no time for another step."""
+        texts = list(self.ended)
+        if not self.is_decided():
+            texts += [self.found(b, place, "length") for b, place in enumerate(self.places)]
+        texts.sort(key=lambda text: (-text.score, text.found))
+        scores, _, *parts = zip(*texts[: self.width], strict=True)
+        prompts = (self.prompt,) * len(scores)
+        return Ranked(prompts, *parts, self.total.new_tensor(scores))
+
+
+def _as_power(power: Any, n: int) -> float:
+    """Return the power of lengths up to n by which scores are divided, or raise."""
+    power = as_number(power, "length_power", minimum=0)
+    if power * math.log10(n) > 200:
+        raise ValueError(
+            f"length_power must be at most {200 / math.log10(n):.0f} for texts of up to {n} tokens, got {power:g}: "
+            "scores are divided by this power of the length, and 1 gives the mean per token"
+        )
+    return power
 
 # %% ../nbs/09_sampling.ipynb #dfc5f9ed
 def best_of_n(
@@ -1408,6 +1611,7 @@ def best_of_n(
     n: int,
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     rerank: str | Callable[[Generation], Sequence[float] | Tensor] = "mean",
     sampler: Processor | Sequence[Processor] | None = None,
     stop: int | Collection[int] | None = None,
@@ -1418,7 +1622,7 @@ def best_of_n(
 
     Parameters
     ----------
-    model, max_new_tokens, sampler, stop, generator, keep
+    model, max_new_tokens, min_new_tokens, sampler, stop, generator, keep
         As in `generate`.
     prompt : one row of ids
     n : int
@@ -1440,6 +1644,7 @@ def best_of_n(
         model,
         [row] * n,
         max_new_tokens=n_new,
+        min_new_tokens=min_new_tokens,
         sampler=sampler,
         stop=stop,
         generator=_Rolled(rolls),
@@ -1468,7 +1673,7 @@ class _Rolled(Dice):
 
 def _rank(found: Generation, rerank: Any) -> Any:
     if callable(rerank):
-        return rerank(found)
+        return rerank(copy.deepcopy(found))  # it may work in place
     if rerank not in ("log_prob", "mean", "mbr"):
         raise ValueError(f"rerank must be log_prob, mean, mbr or a function, got {rerank!r}")
     if rerank == "mbr":
@@ -1538,6 +1743,7 @@ def speculative_generate(
     prompt: Any,
     *,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
     n_draft: int = 4,
     sampler: Processor | Sequence[Processor] | None = None,
     stop: int | Collection[int] | None = None,
@@ -1556,7 +1762,7 @@ def speculative_generate(
         of the target's context.
     sampler : optional
         Rules for both laws, before they are compared.
-    max_new_tokens, stop, generator, keep
+    max_new_tokens, min_new_tokens, stop, generator, keep
         As in `generate`.
 
     Raises
@@ -1575,7 +1781,16 @@ def speculative_generate(
             f"draft must have the vocabulary of target, {target.vocab_size}, got {draft.vocab_size}"
         )
     run = _Speculation(
-        target, draft, prompt, max_new_tokens, n_draft, sampler, stop, generator, keep
+        target,
+        draft,
+        prompt,
+        max_new_tokens,
+        min_new_tokens,
+        n_draft,
+        sampler,
+        stop,
+        generator,
+        keep,
     )
     with evaluating(target, draft), torch.no_grad():
         while run.n < run.end:
@@ -1589,14 +1804,15 @@ class _Speculation:
     """One text that grows in rounds: draft, read, decide."""
 
     def __init__(
-        self, target, draft, prompt, max_new_tokens, n_draft, sampler, stop, generator, keep
+        self, target, draft, prompt, n_max, n_min, n_draft, sampler, stop, generator, keep
     ):
         self.prompt = as_prompt(prompt, target)
         self.target, self.draft = Reader(target, keep=keep, undo=True), Reader(draft, undo=True)
-        self.n_draft, self.chain = as_count(n_draft, "n_draft"), as_chain(sampler)
+        self.n_draft, n_max = as_count(n_draft, "n_draft"), as_count(n_max, "max_new_tokens")
         self.stop, self.dice = as_stop(stop, target.vocab_size), as_dice(generator, 1)
+        self.chain = Chain(_rules(sampler, n_min, n_max, self.stop))
         self.n = len(self.prompt)
-        self.end, self.reason = self.n + as_count(max_new_tokens, "max_new_tokens"), "length"
+        self.end, self.reason = self.n + n_max, "length"
         self.text = self.prompt.new_zeros(1, self.end)
         self.text[0, : self.n] = self.prompt
         self.log_probs, self.entropies = [], []
@@ -1770,8 +1986,8 @@ class Constraint(Processor):
     automaton : Automaton
         Over token ids.
     stop : int, optional
-        A token that is allowed where a text may end, and only there. Without it, a text is complete where it may end
-        and cannot go on.
+        A token that is allowed where a text may end, and only there; after it the text is complete. Without it, a text
+        is complete where it may end and cannot go on.
 
     Notes
     -----
@@ -1784,6 +2000,10 @@ class Constraint(Processor):
         symbols += [] if stop is None else [as_count(stop, "stop", minimum=0)]
         if not all(isinstance(i, (int, np.integer)) and i >= 0 for i in symbols):
             raise TypeError("automaton must be over token ids; `over` makes one of characters such")
+        if stop is None and not automaton.arcs[automaton.start]:
+            raise ValueError(
+                "automaton accepts the empty text only, and no text that is generated is empty: give it a stop token"
+            )
         self.automaton, self.stop = automaton, stop
         self.largest = max(symbols, default=-1)
         self._masks: dict[tuple, Tensor] = {}
@@ -1804,10 +2024,11 @@ class Constraint(Processor):
         return logits.masked_fill(~masks, -torch.inf)
 
     def finished(self, history: History) -> list[bool]:
-        """Tell which rows may end and cannot go on."""
+        """Tell which rows have ended, or may end and cannot go on."""
+        rows = history.new()
         if self.stop is not None:
-            return [False] * len(history.ids)
-        states = [self.automaton.run(row) for row in history.new()]
+            return [row[-1:] == [self.stop] for row in rows]
+        states = [self.automaton.run(row) for row in rows]
         return [s in self.automaton.accepting and not self.automaton.arcs[s] for s in states]
 
     def _mask(self, state: int | None, logits: Tensor) -> Tensor:
@@ -1825,39 +2046,83 @@ class Constraint(Processor):
 class PackedLinear(nn.Linear):
     """A linear layer for inference on a CPU, with its weights once more, in the order that oneDNN reads fastest.
 
-    It shares the parameters of another layer. Wherever the second copy does not serve (with gradients, in another
-    dtype, on another device, after a change of the weights, in a copy of this layer) it does without.
+    It shares the parameters of another layer. The second copy serves while a `pack`ed model reads into a cache. It is
+    made anew when a text begins, and when the weights have changed since. Wherever it does not serve (with gradients,
+    in another dtype, on another device) the layer does without.
     """
 
     def __init__(self, layer: nn.Linear, batch_size: int):
         has_bias = layer.bias is not None
         super().__init__(layer.in_features, layer.out_features, bias=has_bias, device="meta")
-        self.weight, self.bias = layer.weight, layer.bias
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), batch_size)
-        self.packed_from = self._version()
+        self.weight, self.bias, self.batch_size = layer.weight, layer.bias, batch_size
+        self.packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map vectors (..., C) to vectors (..., F)."""
-        if torch.is_grad_enabled() or not x.is_cpu or x.dtype != torch.float32:
+        weight = self.weight
+        if not _into_cache.get() or torch.is_grad_enabled() or not self._fits(x, weight):
             return super().forward(x)
-        if self.packed is None or self.packed_from != self._version():
-            return super().forward(x)
+        if self.packed is None or self._changed(weight):
+            self._pack(weight)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
-    def _version(self) -> tuple[int, int]:
-        """Return what changes with the weights: where they lie, and how often they were written to."""
-        return self.weight.data_ptr(), self.weight._version
+    def _fits(self, *tensors: Tensor) -> bool:
+        return all(t.is_cpu and t.dtype == torch.float32 for t in tensors)
+
+    def _pack(self, weight: Tensor) -> None:
+        weight = weight.detach()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, self.batch_size)
+        self.counted = not weight.is_inference()
+        self.version = self._version(weight)
+        rows, columns = (max(1, n // 8) for n in weight.shape)
+        self.probe = weight[::rows, ::columns]  # a view: it changes with the weights
+        self.probed = self.probe.clone()
+
+    def _changed(self, weight: Tensor) -> bool:
+        return self.version != self._version(weight) or not torch.equal(self.probe, self.probed)
+
+    def _version(self, weight: Tensor) -> tuple[int, int]:
+        """Return where the weights lie and, if PyTorch counts that, how often they were written to.
+
+        It does not count what a fused optimiser writes, or anybody through `.data`: hence the probe, and a new copy for
+        every text.
+        """
+        return weight.data_ptr(), weight._version if self.counted else 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"packed": None}  # PyTorch can neither copy nor save it
+        made = {"packed", "probe", "probed"}  # PyTorch can neither copy nor save the first
+        return {k: v for k, v in self.__dict__.items() if k not in made} | {"packed": None}
+
+
+_into_cache = ContextVar("into_cache", default=False)  # whether a packed model reads into a cache
+
+
+def _read_packed(model: GPT, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    """Do what the method `hidden` of a model does, with the packed weights if there is a cache."""
+    hidden = type(model).hidden
+    if cache is None:  # many tokens at once, which gain little
+        return hidden(model, ids)
+    if not cache.length:  # a text begins
+        for part in model.modules():
+            if isinstance(part, PackedLinear):
+                part.packed = None
+    reading = _into_cache.set(True)
+    try:
+        return hidden(model, ids, cache)
+    finally:
+        _into_cache.reset(reading)
 
 
 def pack(model: GPT, batch_size: int = 1) -> GPT:
     """Return a copy of a GPT that generates faster on a CPU: the same function, up to rounding.
 
-    It shares all parameters, so it changes with the model, and is as slow as the model from then on, until it is packed
-    again. Whoever moves or converts one of the two spoils the other, whose parameters move along. The weights of the
-    linear layers inside the blocks are held once more. Only what runs without gradients is faster, such as `generate`.
+    It shares all parameters, so it changes with the model; to move or convert one of the two spoils the other, whose
+    parameters move along. The weights of the linear layers inside the blocks are held once more. Only what reads into a
+    cache is faster, such as `generate`; everything else takes the usual weights.
+
+    The second copy is made when a text begins, which takes about as long as a few tokens: so every text is written with
+    the weights that the model has then, whatever has changed them. Between two tokens of one text the layers look where
+    the weights lie, how often PyTorch has counted a change of them, and at 64 of their numbers or a few more.
 
     Parameters
     ----------
@@ -1882,6 +2147,7 @@ def pack(model: GPT, batch_size: int = 1) -> GPT:
         ):
             parent = getattr(block, part)
             setattr(parent, name, PackedLinear(getattr(parent, name), B))
+    copied.hidden = partial(_read_packed, copied)
     return copied
 
 
@@ -1893,11 +2159,14 @@ def _can_pack() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
     layer, x = nn.Linear(8, 8), torch.linspace(-1, 1, 16).view(2, 8)
+    reading = _into_cache.set(True)
     try:
         with torch.no_grad():
             return torch.allclose(PackedLinear(layer, 2)(x), layer(x), rtol=0, atol=1e-4)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False
+    finally:
+        _into_cache.reset(reading)
 
 # %% ../nbs/09_sampling.ipynb #2dc4784f
 def static_step(model: GPT, ids: Tensor, position: Tensor, cache: KVCache) -> Tensor:
@@ -1939,7 +2208,8 @@ def static_step(model: GPT, ids: Tensor, position: Tensor, cache: KVCache) -> Te
 class StaticDecoder(LanguageModel):
     """A GPT that is ready to write fast: with fixed shapes and, on a GPU, compiled and recorded as a CUDA graph.
 
-    Pass it to `generate` in place of the model; the text is the same. It has one cache, for one batch at a time.
+    Pass it to `generate` in place of the model; the text is the same. It has one cache, for one batch at a time: when
+    another one begins, the first cannot go on.
 
     Parameters
     ----------
@@ -1963,6 +2233,7 @@ class StaticDecoder(LanguageModel):
         )
         self.on_gpu = model.device.type == "cuda"
         self.cache = model.init_state(batch_size)
+        self._state = self.cache
         self._ids = torch.zeros(batch_size, 1, dtype=torch.int64, device=model.device)
         self._position = torch.zeros(1, dtype=torch.int64, device=model.device)
         compiled = self.on_gpu if compile is None else compile
@@ -1975,13 +2246,18 @@ class StaticDecoder(LanguageModel):
         return self.model(ids)
 
     def init_state(self, batch_size: int) -> KVCache:
-        """Return the one cache, emptied: what was read before is forgotten."""
+        """Return the one cache, emptied: what was read before is forgotten, and states given out before are void."""
         if batch_size != self.cache.batch_size:
-            raise ValueError(f"batch_size must be {self.cache.batch_size}, got {batch_size}")
-        return self.cache.rewind(0)
+            raise ValueError(
+                f"batch_size must be {self.cache.batch_size}, got {batch_size}: the cache has a "
+                "fixed size; make another decoder, or use its .model"
+            )
+        self._state = copy.copy(self.cache)  # the same memory, and a length of its own
+        return self._state.rewind(0)
 
     def step(self, ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
         """Read t more tokens: ids (B, t) -> logits (B, t, V), the cache."""
+        self._check(state)
         if ids.shape[1] == 1:
             logits, state = self.next_logits(ids, state)
             return logits[:, None], state
@@ -1989,8 +2265,7 @@ class StaticDecoder(LanguageModel):
 
     def next_logits(self, ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
         """Read t more tokens, a single one in the fast way: ids (B, t) -> logits (B, V), the cache."""
-        if state is not self.cache:
-            raise ValueError("state must come from init_state of this decoder")
+        self._check(state)
         if ids.shape[1] != 1:
             return self.model.next_logits(ids, state)
         ids = as_token_ids(ids, self.vocab_size)
@@ -1999,6 +2274,13 @@ class StaticDecoder(LanguageModel):
         self._position.fill_(state.length - 1)
         with torch.no_grad():
             return self._run(), state
+
+    def _check(self, state: Any) -> None:
+        if state is not self._state:
+            raise ValueError(
+                "state must come from init_state of this decoder, and from its last call: there is one cache, and "
+                "another text has begun in it. Several texts at a time, or a beam_search, need the decoder's .model"
+            )
 
     def _run(self) -> Tensor:
         if not self.on_gpu:

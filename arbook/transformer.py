@@ -11,8 +11,10 @@ __all__ = ['POSITIONS', 'NORMS', 'ACTIVATIONS', 'GPT2_SIZES', 'FORMAT', 'CHECKPO
            'read_json', 'read_weights', 'write_checkpoint', 'export_gpt2', 'save_checkpoint', 'load_checkpoint']
 
 # %% ../nbs/07_transformer.ipynb #b695423f
+import difflib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, fields
 from pathlib import Path
@@ -862,8 +864,9 @@ def from_gpt2_state_dict(state: Mapping[str, Tensor], config: GPTConfig) -> dict
         if our_name in ours:
             raise CheckpointError(f"{full_name!r} is there twice, with and without its prefix")
         ours[our_name] = weight.T.contiguous() if linear else weight
-    if config.tied and "head.weight" in ours:
-        if not torch.equal(ours.pop("head.weight"), ours.get("embedding.weight", torch.empty(0))):
+    if config.tied and "head.weight" in ours:  # under both names, or either
+        head = ours.pop("head.weight")
+        if not torch.equal(head, ours.setdefault("embedding.weight", head)):
             raise CheckpointError("lm_head.weight differs from wte.weight, but the model is tied")
     return ours
 
@@ -873,7 +876,13 @@ def from_gpt2_state_dict(state: Mapping[str, Tensor], config: GPTConfig) -> dict
 _GPT2_LAYOUT = {"positions": "learned", "norm": "layernorm", "activation": "gelu"}
 _GPT2_LAYOUT |= {"qk_norm": False, "bias": True}
 _GPT2_FIXED = {  # what GPT-2's configuration may say, and no other value that changes the function
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "activation_function": (  # one function under five names
+        "gelu_new",
+        "gelu_pytorch_tanh",
+        "gelu_python_tanh",
+        "gelu_fast",
+        "gelu_accurate",
+    ),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
@@ -945,8 +954,8 @@ def load_gpt2(cls: type[GPT], folder_or_name: str | Path, *, revision: str | Non
     cls : type
         `GPT`, or a class derived from it.
     folder_or_name : str or Path
-        A folder with `config.json` and `model.safetensors`, or a name on the Hugging Face hub, such as
-        "openai-community/gpt2", which is downloaded once.
+        A folder with `config.json` and `model.safetensors`, or its parts and their `model.safetensors.index.json`; or a
+        name on the Hugging Face hub, such as "openai-community/gpt2", which is downloaded once.
     revision : str, optional
         Branch, tag or commit on the hub.
 
@@ -1011,27 +1020,63 @@ def build_model(cls: type[GPT], config: GPTConfig, state: Mapping[str, Tensor], 
 #| code-fold: true
 #| code-summary: Code that finds, reads and writes the files
 CHECKPOINT_FILES = ("config.json", "model.safetensors")
+_INDEX = "model.safetensors.index.json"  # of weights in several files
 
 
 def find_checkpoint(folder_or_name: str | Path, revision: str | None = None) -> tuple[Path, Path]:
-    """Return where configuration and weights are, in a folder or, downloaded, in the cache of the hub."""
+    """Return where configuration and weights are, in a folder or, downloaded, in the cache of the hub.
+
+    Of weights in several files, the path is that of their index.
+    """
     if Path(folder_or_name).is_dir():
         config, weights = (Path(folder_or_name) / name for name in CHECKPOINT_FILES)
-        return config, weights
+        index = weights.with_name(_INDEX)
+        return config, index if index.is_file() and not weights.exists() else weights
+    _check_hub_name(folder_or_name, revision)
     try:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
 
-        config, weights = (
-            Path(hf_hub_download(str(folder_or_name), name, revision=revision))
-            for name in CHECKPOINT_FILES
-        )
-        return config, weights
+        def download(name: str) -> Path:
+            return Path(hf_hub_download(str(folder_or_name), name, revision=revision))
+
+        config = download(CHECKPOINT_FILES[0])
+        try:
+            return config, download(CHECKPOINT_FILES[1])
+        except EntryNotFoundError:
+            index = download(_INDEX)
+        for file in sorted(set(_read_index(index).values())):
+            download(file)
+        return config, index
+    except CheckpointError:
+        raise
     except Exception as error:  # of the network, of the hub, or of a name that it does not allow
         raise CheckpointNotFoundError(
             f"{str(folder_or_name)!r} is no folder here, and the Hugging Face hub did not provide it "
             f"({type(error).__name__}: {error}). Without a network, pass a folder that holds "
             f"{' and '.join(CHECKPOINT_FILES)}"
         ) from error
+
+
+def _check_hub_name(name: str | Path, revision: str | None) -> None:
+    """Raise CheckpointNotFoundError for what is meant as a folder of this machine, before the hub is asked."""
+    path = Path(name)
+    if path.is_file():
+        raise CheckpointNotFoundError(f"{path} is a file; pass the folder that holds it")
+    possible = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name))
+    beside = path.parent.is_dir() and "/" in str(name) and revision is None
+    if possible and not beside:
+        return
+    folders = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, folders, 1)
+    raise CheckpointNotFoundError(
+        f"{str(name)!r} is no folder here"
+        + (f"; there is {str(path.with_name(near[0]))!r}" if near else "")
+        + (
+            "; for a model of this name on the hub, pass its revision, such as 'main'"
+            * bool(possible)
+        )
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -1048,16 +1093,49 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata of a safetensors file, or raise CheckpointNotFoundError or CheckpointError."""
+    """Read tensors and metadata of a safetensors file, or raise CheckpointNotFoundError or CheckpointError.
+
+    Of an index, what is in its files, without metadata.
+    """
     if not path.is_file():
         raise CheckpointNotFoundError(
             f"{path} does not exist; other formats are not read, since a pickle can run code"
         )
+    if path.name == _INDEX:
+        return _read_parts(path), {}
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged, or not a safetensors file: {error}") from error
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Return which file each weight is in, or raise CheckpointError."""
+    files = read_json(path).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise CheckpointError(f"{path} must say in 'weight_map' which file each weight is in")
+    for file in files.values():
+        if not isinstance(file, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file):
+            raise CheckpointError(
+                f"{path} must name files of safetensors beside it, got {file!r:.60}"
+            )
+    return files
+
+
+def _read_parts(path: Path) -> dict[str, Tensor]:
+    """Return the weights of all files of an index, or raise CheckpointNotFoundError or CheckpointError."""
+    files, state = _read_index(path), {}
+    for file in sorted(set(files.values())):
+        part, _ = read_weights(path.with_name(file))
+        for name, weight in part.items():
+            if files.get(name) != file:
+                raise CheckpointError(f"{file} holds {name!r}, which {path} does not say")
+            state[name] = weight
+    lost = set(files) - set(state)
+    if lost:
+        raise CheckpointError(f"{files[min(lost)]} lacks {min(lost)!r}, which {path} promises")
+    return state
 
 
 def write_checkpoint(

@@ -526,6 +526,67 @@ def test_gpt2s_files_are_a_model(shell, gpt2_folder):
     shell("compress", "--model", gpt2_folder, stdin=text).fails("not a model of bytes")
 
 
+@pytest.fixture(scope="module")
+def parts_folder(gpt2_folder, tmp_path_factory) -> Path:
+    """The same model, with a tokenizer in the two files of GPT-2's own."""
+    folder = tmp_path_factory.mktemp("parts") / "gpt2"
+    shutil.copytree(gpt2_folder, folder)
+    record = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    vocab = record["model"]["vocab"] | {"<|endoftext|>": 257}
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    (folder / "merges.txt").write_text("#version: 0.2\nt h\n")
+    return folder
+
+
+def test_the_tokenizer_may_come_in_two_files(shell, gpt2_folder, parts_folder):
+    """With the ids and the text of the one file, and of transformers."""
+    two, one = (cli.load_tokenizer(f / "tokenizer.json") for f in (parts_folder, gpt2_folder))
+    transformers = pytest.importorskip("transformers")
+    names = [str(parts_folder / name) for name in cli.GPT2_TOKENIZER_FILES]
+    theirs = transformers.GPT2Tokenizer(*names)
+    for text in ("the thé 🙂\n\n  the<|endoftext|>the", "", " x", "Tth th\r\n"):
+        ids = two.encode(text)
+        assert ids == one.encode(text) == theirs.encode(text, add_special_tokens=False)
+        assert two.decode(ids) == one.decode(ids) == text
+    assert two.vocab_size == one.vocab_size == 258
+    arguments = ["sample", "--seed", 1, "--max-new-tokens", 9, "--model"]
+    assert shell(*arguments, parts_folder).bytes == shell(*arguments, gpt2_folder).bytes
+
+
+def test_damaged_or_missing_parts_of_a_tokenizer_are_named(shell, parts_folder):
+    shutil.copytree(parts_folder, "broken")
+    Path("broken/merges.txt").write_text("t h e\n")
+    shell("sample", "--model", "broken").fails("vocab.json is no tokenizer")
+    Path("broken/merges.txt").unlink()
+    shell("sample", "--model", "broken").fails("not both vocab.json and merges.txt")
+
+
+def test_two_files_of_a_tokenizer_are_downloaded(shell, parts_folder, gpt2_folder, monkeypatch):
+    def download(name, file, **_):
+        if not (parts_folder / file).is_file():
+            raise huggingface_hub.errors.EntryNotFoundError("404")
+        return str(parts_folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    arguments = ["sample", "--seed", 1, "--max-new-tokens", 9, "--model"]
+    assert shell(*arguments, "somebody/gpt2").bytes == shell(*arguments, gpt2_folder).bytes
+
+
+def test_a_folder_that_is_misspelt_is_no_name_on_the_hub(shell, gpt2_folder, monkeypatch):
+    """Nobody is asked, and what is there is told."""
+
+    def asked(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", asked)
+    shutil.copytree(gpt2_folder, "runs/model")
+    for name in ("runs/model1", "./model1", "a/b/c", "/nowhere/model", "~/model"):
+        shell("sample", "--model", name).fails(f"{name!r} is no folder here")
+    shell("sample", "--model", "runs/model1").fails("there is 'runs/model'")
+    shell("sample", "--model", "runs/model/config.json").fails("is a file; pass the folder")
+
+
 def test_a_name_on_the_hub_is_downloaded(shell, gpt2_folder, monkeypatch):
     def download(name, file, **_):
         assert name == "somebody/gpt2"
@@ -980,25 +1041,49 @@ def test_wrong_rules_and_prompts_are_refused(shell, monkeypatch):
     shell("sample").fails("no token to begin with", "--prompt")
 
 
-@given(
-    st.lists(st.integers(0, 255), max_size=40) | st.text(max_size=9).map(lambda s: [*s.encode()])
-)
-def test_growing_text_is_the_text_of_all_tokens(ids):
-    tokenizer = BPETokenizer()
-    assert "".join(cli.growing_text(tokenizer, iter(ids))) == tokenizer.decode(ids)
+@pytest.mark.parametrize("stop", ["\n", "e ", "é", "\n\n"])
+def test_a_text_ends_before_the_text_of_stop(shell, stop):
+    """Printed, streamed, and as JSON; never a piece of it; several may be given."""
+    Path("verse.txt").write_text(VERSE + "café\n\n" * 5)
+    arguments = ["sample", "--model", "ngram:3", "--train", "verse.txt", "--prompt", "the "]
+    ended = 0
+    for seed in range(4):
+        free = [*arguments, "--seed", seed, "--max-new-tokens", 60]
+        text = shell(*free, "--json").records[0]["text"]
+        (found,) = shell(*free, "--stop", "never", "--stop", stop, "--json").records
+        expected = text.partition(stop)[0]
+        ended += expected != text
+        assert found["text"] == expected and found["n_tokens"] <= 60
+        for how in ([], ["--stream"]):
+            out = shell(*free, "--stop", stop, *how).bytes.decode()
+            assert out == f"the {expected}\n"
+    assert ended
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), min_size=1))
-def test_growing_text_has_no_half_characters_and_does_not_wait(text):
-    pieces = list(cli.growing_text(BPETokenizer(), text.encode()))
-    assert pieces == list(text)
+def test_a_text_is_at_least_so_long_before_stop_counts(shell):
+    Path("verse.txt").write_text(VERSE)
+    arguments = ["sample", "--model", "ngram:3", "--train", "verse.txt", "--seed", 3, "--json"]
+    text = shell(*arguments).records[0]["text"]
+    for least in (0, 5, 40):
+        (found,) = shell(*arguments, "--stop", "e", "--min-new-tokens", least).records
+        assert found["text"] == text[:least] + text[least:].partition("e")[0]
+    shell(*arguments, "--min-new-tokens", 201).fails("min_new_tokens must be at most", "201")
+    shell(*arguments, "--min-new-tokens", -1).fails("min_new_tokens must be at least 0")
+    shell(*arguments, "--stop", "").fails("stop must hold strings of at least one character")
 
 
-def test_growing_text_puts_blanks_between_words():
-    tokenizer = WordTokenizer.train("to be or not")
-    ids = tokenizer.encode("not to be")
-    assert list(cli.growing_text(tokenizer, ids)) == ["not", " to", " be"]
-    assert list(cli.growing_text(tokenizer, [])) == []
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, "1.5", "one"])
+def test_a_seed_that_no_generator_takes_is_not_understood(shell, seed):
+    found = shell("sample", "--seed", seed)
+    assert found.code == 2 and "--seed: must be an integer from -2^63 to 2^64 - 1" in found.err
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1, -(2**63), -1])
+def test_large_and_negative_seeds_are_seeds(shell, seed):
+    Path("verse.txt").write_text(VERSE)
+    arguments = ["sample", "--model", "ngram:3", "--train", "verse.txt", "--json", "--seed", seed]
+    first, again = (shell(*arguments).records for _ in range(2))
+    assert first == again and first[0]["seed"] == seed
 
 
 # --- compress and decompress ------------------------------------------------------------------------------------------

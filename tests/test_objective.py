@@ -13,7 +13,7 @@ from arbook import objective as ob
 from arbook.tokens import CharTokenizer, Corpus
 from bench._record import run_apart
 from conftest import unavailable
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -1199,6 +1199,183 @@ def test_the_loss_in_chunks_needs_a_twentieth_of_the_memory():
         full > 3 * 4_096 * 50_304 * 4 / 2**20
     )  # at least the logits, their log-softmax and one gradient
     assert chunked < full / 20
+
+
+# --- the loss in chunks in half precision ----------------------------------------------------------------------------
+
+
+def plain_loss(h, w, targets, *, bias=None, reduction="mean", chunk_size=None):
+    logits = F.linear(h, w, bias).float()
+    return F.cross_entropy(logits, targets, reduction=reduction, ignore_index=ob.IGNORE)
+
+
+def half_problem(scale, *, weights=1e-3, rows=3000, width=24, V=19, skew=0.4, seed=0):
+    """Hidden vectors that are far from 0, one target that occurs again and again, some that are ignored."""
+    g = torch.Generator().manual_seed(seed)
+    hidden = (torch.randn(rows, width, generator=g) + 1) * scale
+    targets = torch.randint(V, (rows,), generator=g)
+    targets[: int(skew * rows)] = 0
+    targets[::7] = ob.IGNORE
+    weight = torch.randn(V, width, generator=g) * weights
+    return hidden, weight, torch.randn(V, generator=g), targets
+
+
+def exact_gradients(hidden, weight, bias, targets, reduction, upstream):
+    """In float64, from the numbers that the half precision has."""
+    inputs = [x.detach().double().requires_grad_() for x in (hidden, weight, bias)]
+    logits = F.linear(*inputs)
+    loss = F.cross_entropy(logits, targets, reduction=reduction, ignore_index=ob.IGNORE)
+    return torch.autograd.grad((loss * upstream).sum(), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("cast", ["half", "autocast"])
+@pytest.mark.parametrize(
+    ("scale", "weights", "chunk_size"),
+    [(20, 1e-3, None), (20, 1e-3, 500), (1e3, 1e-5, 1000), (1e-3, 1.0, None), (1, 50.0, 64)],
+)
+def test_gradients_are_finite_and_right_wherever_those_of_full_logits_are(
+    dtype, reduction, cast, scale, weights, chunk_size
+):
+    """Sums over the rows that do not fit into float16 are never made, and small numbers not lost."""
+    hidden, weight, bias, targets = half_problem(scale, weights=weights)
+    inputs = [x.to(dtype) for x in (hidden, weight, bias)]
+    n = int((targets != ob.IGNORE).sum())
+    # As a sum, or a weighted one, of which the factor is known in the backward pass only.
+    upstream = {"mean": 1.0, "sum": 1 / n, "none": torch.linspace(0.5, 2, len(targets)) / n}
+    found = []
+    for loss in (ob.linear_cross_entropy, plain_loss):
+        given = [x.clone() if cast == "half" else x.float() for x in inputs]
+        given = [x.requires_grad_() for x in given]
+        with torch.autocast("cpu", dtype, enabled=cast == "autocast"):
+            value = loss(
+                *given[:2], targets, bias=given[2], reduction=reduction, chunk_size=chunk_size
+            )
+        assert value.dtype == torch.float32
+        (value * upstream[reduction]).sum().backward()
+        found.append((value.detach(), *(x.grad for x in given)))
+    ours, plain = found
+    assert torch.allclose(ours[0], plain[0], rtol=1e-5, atol=1e-5)
+    exact = exact_gradients(*inputs, targets, reduction, upstream[reduction])
+    bound = 4 * torch.finfo(dtype).eps
+    for a, b, e in zip(ours[1:], plain[1:], exact, strict=True):
+        assert a.isfinite().all() or not b.isfinite().all()
+        error, other = ((x.double() - e).norm() / e.norm() for x in (a, b))
+        assert error < max(bound, 1.5 * other)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_parts_that_cancel_do_not_overflow(reduction):
+    """Each half of the rows alone is beyond float16; all rows are not."""
+    n = 12_000
+    hidden = torch.full((n, 2), 40.0).half().requires_grad_()
+    weight = torch.zeros(2, 2).half().requires_grad_()
+    targets = torch.arange(n).ge(n // 2).long()
+    factor = n if reduction == "mean" else 1
+    made = []
+    for loss in (ob.linear_cross_entropy, plain_loss):
+        value = loss(hidden, weight, targets, reduction=reduction, chunk_size=n // 2)
+        weight.grad = hidden.grad = None
+        (factor * value).sum().backward()
+        made.append((weight.grad, hidden.grad))
+    for a, b in zip(*made, strict=True):
+        assert b.isfinite().all() and torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_scaler_learns_with_the_loss_in_chunks(dtype):
+    """With hidden values around 20 no step is skipped, and the weights learn what they learn in full."""
+    hidden, weight, _, targets = half_problem(20, rows=8000, skew=0.5)
+    scaled, weights = [], []
+    for loss in (ob.linear_cross_entropy, plain_loss):
+        layer = torch.nn.Parameter(weight.clone())
+        optimizer = torch.optim.SGD([layer], lr=1e-4)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=True)
+        for _ in range(5):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype):
+                value = loss(hidden, layer, targets)
+            scaler.scale(value).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        scaled.append(scaler.get_scale()), weights.append(layer.detach())
+    assert scaled == [1024.0, 1024.0]
+    moved = (weights[1] - weight).norm()
+    assert moved > 0 and (weights[0] - weights[1]).norm() < 0.02 * moved
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(-8, 10),
+    st.integers(-12, 3),
+    st.integers(-10, 6),
+    st.sampled_from(["mean", "sum", "none"]),
+    st.sampled_from([None, 37, 200]),
+    st.integers(0, 10_000),
+)
+def test_whatever_the_sizes_no_number_is_lost_to_the_range_of_float16(
+    log_h, log_w, log_up, reduction, chunk_size, seed
+):
+    """Powers of 2 for hidden vectors, weights and the upstream gradient: if full logits give numbers, so do chunks."""
+    hidden, weight, bias, targets = half_problem(
+        2.0**log_h, weights=2.0**log_w, rows=600, seed=seed
+    )
+    grads = []
+    for loss in (ob.linear_cross_entropy, plain_loss):
+        given = [x.half().requires_grad_() for x in (hidden, weight, bias)]
+        value = loss(*given[:2], targets, bias=given[2], reduction=reduction, chunk_size=chunk_size)
+        (value * 2.0**log_up).sum().backward()
+        grads.append([x.grad for x in given])
+    assume(all(g.isfinite().all() for g in grads[1]))
+    upstream = torch.tensor(2.0**log_up, dtype=torch.float64)
+    exact = exact_gradients(hidden.half(), weight.half(), bias.half(), targets, reduction, upstream)
+    for a, b, e in zip(*grads, exact, strict=True):
+        assert a.isfinite().all()
+        smallest = torch.finfo(torch.float16).smallest_normal * torch.finfo(torch.float16).eps
+        ours, plain = ((x.double() - e).norm() for x in (a, b))
+        assert ours <= max(4e-3 * e.norm(), 1.5 * plain) + smallest * e.numel() ** 0.5
+
+
+def test_float32_that_nearly_overflows_is_averaged_as_full_logits_are():
+    hidden = torch.full((100, 2), 1e37).requires_grad_()
+    weight, targets = torch.zeros(3, 2, requires_grad=True), torch.arange(100) % 3
+    ob.linear_cross_entropy(hidden, weight, targets[:100].clamp(max=0)).backward()
+    assert weight.grad.isfinite().all() and torch.allclose(
+        weight.grad, torch.tensor([[-2 / 3], [1 / 3], [1 / 3]]).expand(3, 2) * 1e37
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_second_backward_pass_says_what_to_do(reduction):
+    hidden, weight = random_logits(4, 3).requires_grad_(), random_logits(5, 3).requires_grad_()
+    loss = ob.linear_cross_entropy(hidden, weight, random_ids(5, 4), reduction=reduction)
+    torch.autograd.grad(loss, hidden, retain_graph=True)
+    with pytest.raises(RuntimeError, match="second time.*compute the loss again, or use reduction"):
+        loss.backward()
+    losses = ob.linear_cross_entropy(hidden, weight, random_ids(5, 4), reduction="none")
+    first, again = (
+        torch.autograd.grad(losses.mean(), (hidden, weight), retain_graph=True) for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own parts while it compiles
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_loss_in_chunks_can_be_compiled(dtype):
+    """Compiled and as it is: the same loss and gradients, none of them 0."""
+    hidden, weight, bias, targets = half_problem(1, weights=0.1, rows=60)
+    compiled = torch.compile(ob.linear_cross_entropy, backend="aot_eager")
+    for reduction in ("mean", "sum", "none"):
+        found = []
+        for loss in (ob.linear_cross_entropy, compiled):
+            given = [x.to(dtype).requires_grad_() for x in (hidden, weight, bias)]
+            value = loss(*given[:2], targets, bias=given[2], reduction=reduction, chunk_size=16)
+            value.mean().backward()
+            found.append((value.detach(), *(x.grad for x in given)))
+        for a, b in zip(*found, strict=True):
+            assert torch.allclose(a, b, rtol=1e-3, atol=1e-5) and b.abs().max() > 0
 
 
 # --- least squares on one-hot tokens ----------------------------------------------------------------------------------

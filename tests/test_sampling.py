@@ -13,6 +13,7 @@ from arbook import objective as ob
 from arbook import sampling as sa
 from arbook.ngram import NGramLM
 from arbook.recurrent import LSTMLM, LSTMConfig
+from arbook.tokens import BPETokenizer, CharTokenizer, WordTokenizer
 from arbook.training import ancestral_sample
 from arbook.transformer import GPT, GPTConfig, crop
 from hypothesis import assume, given, settings
@@ -510,6 +511,153 @@ def test_chains_accept_functions_and_refuse_the_rest():
         sa.Processor()(torch.ones(1, 2))
     with pytest.raises(NotImplementedError, match="Filter does not define keep"):
         sa.Filter()(torch.ones(1, 2))
+
+
+# --- rules that work in place ----------------------------------------------------------------------------------------
+
+
+def top_two(logits, history):
+    logits[logits < logits.topk(2).values[:, -1:]] = -math.inf
+    return logits
+
+
+class TopTwo(sa.Filter):
+    def keep(self, logits):
+        logits /= 3  # must not reach the scores of what is kept
+        return logits >= logits.topk(2).values[:, -1:]
+
+
+class Vandal(sa.Processor):
+    """Writes wherever it can, also into the text, and says the opposite of it."""
+
+    def __call__(self, logits, history):
+        history.n_prompt.zero_()
+        history.ids.fill_(3)
+        return logits.neg_()
+
+    def finished(self, history):
+        history.ids.fill_(0)
+        return [False] * len(history.ids)
+
+
+class Allowed(sa.Constraint):
+    def __call__(self, logits, history=None):
+        return logits.copy_(super().__call__(logits, history))
+
+
+def pure(rule):
+    """The same rule, as a function that works on copies of all that it gets."""
+
+    def twin(logits, history):
+        found = rule(logits.clone(), sa.History(history.ids.clone(), history.n_prompt.clone()))
+        return found.clone()
+
+    return twin
+
+
+TWO_TOKENS = sa.Automaton([{i: 1 for i in range(V)}, {i: 0 for i in range(V)}], {0, 1})
+IN_PLACE = {
+    "function": (top_two, pure(top_two)),
+    "filter": (TopTwo(), pure(top_two)),
+    "chain": (
+        sa.Chain([top_two, sa.Temperature(0.7)]),
+        sa.Chain([pure(top_two), sa.Temperature(0.7)]),
+    ),
+    "vandal": (Vandal(), lambda logits, history: -logits),
+    "constraint": (Allowed(TWO_TOKENS), sa.Constraint(TWO_TOKENS)),
+}
+
+
+def written(model, rule, entry):
+    """What each function that writes reports: texts, log-probabilities, entropies, scores."""
+    options = {"max_new_tokens": 6}
+    if entry == "stream":
+        steps = [*sa.stream(model, [1, 2], sampler=[rule], generator=seed(3), **options)]
+        ids, logs, entropies = (torch.cat(part) for part in list(zip(*steps, strict=True))[:3])
+        return [torch.cat([torch.tensor([1, 2]), ids])], [logs], [entropies], []
+    if entry == "beam":
+        found = sa.beam_search(model, [1, 2], beam_width=3, filters=[rule], stop=0, **options)
+    elif entry == "best of n":
+        found = sa.best_of_n(model, [1, 2], 5, sampler=[rule], generator=seed(3), **options)
+    elif entry == "speculation":
+        found = sa.speculative_generate(
+            model, make_ngram(), [1, 2], sampler=[rule], generator=seed(3), **options
+        )
+    else:
+        found = sa.generate(model, [[1, 2], [4]], sampler=[rule], generator=seeds(2), **options)
+    return found.texts, found.log_probs, found.entropies, getattr(found, "scores", [])
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+@pytest.mark.parametrize("entry", ["generate", "stream", "beam", "best of n", "speculation"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["gpt", "lstm", "n-gram"])
+def test_a_rule_that_works_in_place_is_its_pure_twin_and_the_model_tells_the_scores(
+    name, dtype, entry, kind
+):
+    model = MODELS[name]().to(dtype)
+    ours, twin = (written(model, rule, entry) for rule in IN_PLACE[kind])
+    for a, b in zip(ours, twin, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-10
+    for text, log_probs, entropies in zip(*ours[:3], strict=True):
+        n = len(log_probs)
+        with torch.no_grad():
+            law = model(text[None])[0].double().log_softmax(-1)[-n - 1 : -1]  # another pass
+            told = model.log_prob(text[None])[0, -n:].double()
+        assert torch.allclose(log_probs.double(), told, rtol=0, atol=tolerance)
+        each = torch.special.entr(law.exp()).sum(-1)
+        assert torch.allclose(entropies.double(), each, rtol=0, atol=tolerance)
+
+
+def test_a_chain_leaves_logits_and_text_to_their_owner():
+    logits, ids = torch.randn(2, V, generator=seed(0)), torch.tensor([[1, 2], [3, 4]])
+    history = sa.History(ids.clone(), torch.tensor([1, 1]))
+    for rule in (Vandal(), top_two, TopTwo(), sa.Chain([Vandal(), sa.Chain([top_two])])):
+        given = logits.clone()
+        sa.Chain([rule, sa.Greedy()])(given, history)
+        sa.Chain([rule]).finished(history)
+        sa.Chain([rule]).explain(given[:1], sa.History(history.ids[:1], history.n_prompt[:1]))
+        assert torch.equal(given, logits) and torch.equal(history.ids, ids)
+        assert history.n_prompt.tolist() == [1, 1]
+    told, expected = (sa.Chain([rule]).explain(logits[0]) for rule in (top_two, sa.TopK(2)))
+    assert told[1].removed == expected[1].removed and torch.equal(told[0].probs, expected[0].probs)
+
+
+def test_a_score_that_works_in_place_does_not_change_what_is_ranked():
+    def spoil(found):
+        return [row.fill_(b).sum() for b, row in enumerate(found.log_probs)]
+
+    found = sa.best_of_n(make_ngram(), [1], 4, max_new_tokens=3, rerank=spoil, generator=seed(0))
+    for text, log_probs in zip(found.texts, found.log_probs, strict=True):
+        assert torch.allclose(
+            log_probs, make_ngram().log_prob(text[None])[0].to(log_probs), atol=1e-6
+        )
+
+
+def test_a_derived_chain_is_one_rule():
+    """What it does on top of its rules is not left out."""
+
+    class Negative(sa.Chain):
+        def __call__(self, logits, history=None):
+            return -super().__call__(logits, history)
+
+    model = TableLM(table(V, 0))
+    found = sa.generate(model, [0], max_new_tokens=1, sampler=[Negative(), sa.Greedy()])
+    alone = sa.generate(model, [0], max_new_tokens=1, sampler=sa.Chain([Negative(), sa.Greedy()]))
+    assert found.ids[0].item() == alone.ids[0].item() == model.log_table[0].argmin()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [sa.TopP(0.99), sa.TopP(0.3), sa.Eta(1e-4), sa.Epsilon(1e-5), sa.Typical(0.9), sa.MinP(0.01)],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_filters_decide_about_half_precision_in_float32(rule, dtype):
+    """The tokens that are kept are those of the same numbers in float32, and the scores stay in their type."""
+    logits = (3 * torch.randn(1, 50_257, generator=seed(0))).to(dtype)
+    found, wide = rule(logits), rule(logits.float())
+    assert found.dtype == dtype and torch.equal(found.float(), wide)
 
 
 # --- the lecture's two functions --------------------------------------------------------------------------------------
@@ -1160,6 +1308,302 @@ def test_equal_scores_come_lowest_ids_first():
     assert sa.top_indices(torch.tensor([1.0, 3.0, -math.inf, 3.0]), 9).tolist() == [1, 3, 0]
 
 
+def slow_beam(model, prompt, n, width, *, power=0.0, stop=(), done=lambda text: False):
+    """The search as the page tells it, with lists: every step scores every beginning from its whole text."""
+    live, ended = [((), 0.0)], []
+    for step in range(1, n + 1):
+        ways = []
+        for text, total in live:
+            with torch.no_grad():
+                law = model(torch.tensor([[*prompt, *text]]))[0, -1].double().log_softmax(-1)
+            ways += [((*text, i), total + p) for i, p in enumerate(law.tolist()) if p > -math.inf]
+        ways.sort(key=lambda way: -way[1])  # stable: lowest ids first
+        ends = [text[-1] in stop or done(text) for text, _ in ways]
+        first = list(zip(ways, ends, strict=True))[:width]
+        ended += [(text, total / step**power) for (text, total), end in first if end]
+        live = [way for way, end in zip(ways, ends, strict=True) if not end][:width]
+        ended.sort(key=lambda text: -text[1])
+        full = len(ended) >= width
+        if not live or (full and live[0][1] / step**power <= ended[width - 1][1]):
+            return ended[:width]
+    ended += [(text, total / n**power) for text, total in live]
+    return sorted(ended, key=lambda text: -text[1])[:width]
+
+
+def assert_same_search(found, expected):
+    assert [tuple(row.tolist()) for row in found.ids] == [text for text, _ in expected]
+    scores = found.scores.tolist()
+    assert np.allclose(scores, [score for _, score in expected], rtol=0, atol=1e-9)
+
+
+@models
+@pytest.mark.parametrize("width", [1, 2, 3, 8])
+@pytest.mark.parametrize("power", [0.0, 0.7, 1.5])
+def test_the_search_is_that_of_the_page(name, width, power):
+    """Against lists of texts, with tokens that end them early and often, and with a rule that does."""
+    model = MODELS[name]()
+    for stop in ((0,), (1, 2, 5), ()):
+        options = {"max_new_tokens": 6, "beam_width": width, "length_power": power}
+        found = sa.beam_search(model, [3, 4], stop=stop, **options)
+        assert_same_search(found, slow_beam(model, [3, 4], 6, width, power=power, stop=stop))
+        found = sa.beam_search(model, [3, 4], stop=stop, filters=TwoTokens(), **options)
+        two = slow_beam(
+            model, [3, 4], 6, width, power=power, stop=stop, done=lambda text: len(text) == 2
+        )
+        assert_same_search(found, two)
+
+
+@models
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_a_wide_beam_with_stop_tokens_is_an_exhaustive_search(name, power):
+    model, stop = MODELS[name](), {0, 4}
+    found = sa.beam_search(
+        model, [1, 2], max_new_tokens=3, beam_width=V**3, length_power=power, stop=stop
+    )
+    texts = law_by_chain_rule(model, [1, 2], 3, stop=stop)
+    scores = {text: math.log(p) / len(text) ** power for text, p in texts.items() if p > 0}
+    best = sorted(scores.items(), key=lambda item: -item[1])
+    assert len(found) == len(best)
+    assert np.allclose(found.scores.tolist(), [score for _, score in best], rtol=0, atol=1e-9)
+    assert {tuple(row.tolist()) for row in found.ids} == set(scores)
+
+
+class EarlyEnd(ob.LanguageModel):
+    """First token: 1 with .5, 3, which ends, with .2, three others with .1; after 1: 4 .52, 5 .48; then all alike."""
+
+    vocab_size = 50
+
+    def forward(self, ids):
+        p = torch.full((*ids.shape, 50), 1 / 50, dtype=torch.float64)
+        p[:, 0] = 0
+        p[:, 0, [1, 3, 10, 11, 12]] = torch.tensor([0.5, 0.2, 0.1, 0.1, 0.1], dtype=torch.float64)
+        if ids.shape[1] > 1:
+            after = torch.zeros(50, dtype=torch.float64)
+            after[[4, 5]] = torch.tensor([0.52, 0.48], dtype=torch.float64)
+            p[ids[:, 1] == 1, 1] = after
+        return p.log()
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_a_text_that_has_ended_is_not_lost(power):
+    """It was complete in the first step, and is better than all that comes later; transformers finds it too."""
+    found = sa.beam_search(
+        EarlyEnd(), [0], max_new_tokens=4, beam_width=2, length_power=power, stop=3
+    )
+    assert found.ids[0].tolist() == [3] and math.isclose(found.scores[0], math.log(0.2))
+    assert found.reasons[0] == "stop"
+    transformers = pytest.importorskip("transformers")
+
+    class Peer(transformers.PreTrainedModel, transformers.GenerationMixin):
+        config_class = transformers.GPT2Config
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.nothing = torch.nn.Parameter(torch.zeros(1))  # it asks where the parameters are
+
+        def forward(self, input_ids, **_):
+            logits = EarlyEnd()(input_ids).float()
+            return transformers.modeling_outputs.CausalLMOutput(logits=logits)
+
+        def prepare_inputs_for_generation(self, input_ids, **_):
+            return {"input_ids": input_ids}
+
+    sizes = {"vocab_size": 50, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    theirs = Peer(transformers.GPT2Config(**sizes)).generate(
+        torch.tensor([[0]]),
+        num_beams=2,
+        max_new_tokens=4,
+        length_penalty=power,
+        eos_token_id=3,
+        pad_token_id=49,
+        do_sample=False,
+        use_cache=False,
+    )
+    assert theirs[0, 1].item() == 3
+
+
+def test_absurd_powers_of_the_length_are_refused():
+    """They would make every score 0, or no number."""
+    model = TableLM(table(4, 2))
+    with pytest.raises(ValueError, match="length_power must be at most 419 for texts of up to 3"):
+        sa.beam_search(model, [0], max_new_tokens=3, length_power=1e3)
+    assert len(sa.beam_search(model, [0], max_new_tokens=3, length_power=400)) == 4
+    assert len(sa.beam_search(model, [0], max_new_tokens=1, length_power=1e300)) == 4
+
+
+# --- at least so many tokens --------------------------------------------------------------------------------------
+
+
+@models
+def test_no_row_ends_before_it_has_the_least_number_of_tokens(name):
+    """Each row by itself; what is drawn has the model's law without the stop token, and its scores are the model's."""
+    model, options = MODELS[name](), {"max_new_tokens": 9, "stop": (0, 2)}
+    for least in (0, 4, 9):
+        found = sa.generate(
+            model, [[1], [3, 4, 5]] * 20, min_new_tokens=least, generator=seed(1), **options
+        )
+        for row, reason in zip(found.ids, found.reasons, strict=True):
+            assert not set(row[:least].tolist()) & {0, 2} and len(row) >= least
+            assert reason == ("stop" if row[-1] in (0, 2) else "length")
+        ends = [
+            len(row) for row, why in zip(found.ids, found.reasons, strict=True) if why == "stop"
+        ]
+        assert not ends or min(ends) > least
+        alone = {"sampler": sa.TopP(0.9), "min_new_tokens": least, **options}
+        steps = sa.stream(model, [1], generator=seed(2), **alone)
+        ids = torch.cat([step.ids for step in steps])
+        assert torch.equal(ids, sa.generate(model, [1], generator=seed(2), **alone).ids[0])
+        banned = [sa.LogitBias({0: -math.inf, 2: -math.inf})]
+        if least == 9:
+            free = sa.generate(
+                model, [1], max_new_tokens=9, sampler=[*banned, sa.TopP(0.9)], generator=seed(2)
+            )
+            assert torch.equal(ids, free.ids[0])
+    for search in (
+        sa.beam_search(model, [1], min_new_tokens=4, **options),
+        sa.best_of_n(model, [1], 5, min_new_tokens=4, generator=seed(0), **options),
+        sa.speculative_generate(
+            model, make_ngram(), [1], min_new_tokens=4, generator=seed(0), **options
+        ),
+    ):
+        for text, row, log_probs in zip(search.texts, search.ids, search.log_probs, strict=True):
+            assert len(row) >= 4 and not set(row[:4].tolist()) & {0, 2}
+            assert torch.allclose(log_probs.double(), model.log_prob(text[None])[0].double())
+
+
+def test_the_least_number_of_tokens_is_checked():
+    model = TableLM(table(4, 2))
+    with pytest.raises(
+        ValueError, match="min_new_tokens must be at most max_new_tokens = 3, got 4"
+    ):
+        sa.generate(model, [0], max_new_tokens=3, min_new_tokens=4)
+    with pytest.raises(ValueError, match="min_new_tokens must be at least 0"):
+        sa.stream(model, [0], max_new_tokens=3, min_new_tokens=-1)
+    only = TableLM([[0.0, 1.0], [0.0, 1.0]])  # nothing else is possible
+    with pytest.raises(sa.DeadEndError, match="MinNewTokens"):
+        sa.generate(only, [0], max_new_tokens=3, min_new_tokens=1, stop=1)
+
+
+# --- text as it comes ----------------------------------------------------------------------------------------------
+
+
+def cut_by_hand(text, stops):
+    """The text up to the stop string that is complete first, character by character."""
+    for end in range(len(text) + 1):
+        begins = [end - len(s) for s in stops if text[:end].endswith(s)]
+        if begins:
+            return text[: min(begins)]
+    return text
+
+
+@given(
+    st.text("abé🙂 ", max_size=12),
+    st.lists(st.text("abé🙂 ", min_size=1, max_size=4), max_size=3),
+    st.lists(st.integers(1, 5), min_size=12, max_size=12),
+)
+def test_a_text_ends_at_a_string_wherever_tokens_are_cut(text, stops, sizes):
+    """Tokens of bytes, of characters, of several of them: always the same text, and never a piece of the string."""
+    pieces, rest = [], text
+    for size in sizes:
+        pieces, rest = pieces + [rest[:size]] * bool(rest), rest[size:]
+    chars = CharTokenizer.train("abé🙂 ")
+    tokens = Pieces(pieces)
+    for tokenizer, ids in (
+        (BPETokenizer(), BPETokenizer().encode(text)),
+        (chars, chars.encode(text)),
+        (tokens, range(len(pieces))),
+    ):
+        shown = ""
+        for piece in sa.growing_text(tokenizer, ids, stop=stops):
+            assert piece
+            shown += piece
+            assert cut_by_hand(text, stops).startswith(shown)
+        assert shown == cut_by_hand(text, stops)
+
+
+class Pieces:
+    """A tokenizer whose ids are pieces of one text."""
+
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    def decode(self, ids):
+        return "".join(self.pieces[i] for i in ids)
+
+
+@given(
+    st.lists(st.integers(0, 255), max_size=40) | st.text(max_size=9).map(lambda s: [*s.encode()])
+)
+def test_growing_text_is_the_text_of_all_tokens(ids):
+    tokenizer = BPETokenizer()
+    assert "".join(sa.growing_text(tokenizer, iter(ids))) == tokenizer.decode(ids)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), min_size=1))
+def test_growing_text_has_no_half_characters_and_does_not_wait(text):
+    pieces = list(sa.growing_text(BPETokenizer(), text.encode()))
+    assert pieces == list(text)
+
+
+def test_growing_text_puts_blanks_between_words():
+    tokenizer = WordTokenizer.train("to be or not")
+    ids = tokenizer.encode("not to be")
+    assert list(sa.growing_text(tokenizer, ids)) == ["not", " to", " be"]
+    assert list(sa.growing_text(tokenizer, [])) == []
+
+
+def test_no_token_is_read_after_the_end_and_none_is_held_back_without_need():
+    read = []
+    ids = (read.append(i) or i for i in b"to be\n\nKING")
+    assert "".join(sa.growing_text(BPETokenizer(), ids, stop="\n\n")) == "to be"
+    assert bytes(read) == b"to be\n\n"
+    pieces = sa.growing_text(BPETokenizer(), iter(b"a\nb\n\n"), stop=["\n\n", "xyz"])
+    assert list(pieces) == ["a", "\nb"]
+    words = WordTokenizer.train("to be or not")
+    be, rest = words.encode("to be"), words.encode("or not")
+    assert list(sa.growing_text(words, rest, before=be)) == [" or", " not"]
+    assert list(sa.growing_text(words, rest, before=be, stop=" not")) == [" or"]
+    kept = sa.growing_text(BPETokenizer(), b"aaaXb", stop=["a", "X"], min_ids=3)
+    assert "".join(kept) == "aaa"
+    for stop, error in (("", ValueError), (["a", ""], ValueError), ([1], TypeError)):
+        with pytest.raises(error, match="stop must hold strings"):
+            sa.growing_text(BPETokenizer(), [1], stop=stop)
+
+
+def byte_lm(order=3):
+    text = "one two three.\n\nfour é five — six.\n\n" * 20
+    return NGramLM(order, vocab_size=256).fit(BPETokenizer().encode(text))
+
+
+@pytest.mark.parametrize("stop", ["\n\n", "é f", "—", ["ee", "\n"], "never"])
+def test_a_streamed_text_is_what_generate_writes_up_to_the_string(stop):
+    model, tokenizer, options = byte_lm(), BPETokenizer(), {"max_new_tokens": 80}
+    for g in range(5):
+        text = "".join(
+            sa.stream_text(model, tokenizer, "one", stop=stop, generator=seed(g), **options)
+        )
+        ids = sa.generate(model, tokenizer.encode("one"), generator=seed(g), **options).ids[0]
+        whole = tokenizer.decode(ids)
+        assert text == cut_by_hand(whole, [stop] if isinstance(stop, str) else stop)
+
+
+def test_a_streamed_text_takes_tokens_too_and_a_least_length():
+    model, tokenizer, dot = byte_lm(6), BPETokenizer(), ord(".")
+    options = {"max_new_tokens": 60, "sampler": sa.Greedy()}
+    text = "".join(sa.stream_text(model, tokenizer, "one", stop=[dot, "zzz"], **options))
+    assert text == " two three"
+    longer = sa.stream_text(model, tokenizer, "one", stop="e", min_new_tokens=7, **options)
+    assert "".join(longer) == " two thr"
+    with pytest.raises(ValueError, match="prompt must have at least one token"):
+        sa.stream_text(model, tokenizer, "", **options)
+    with pytest.raises(ValueError, match="stop must hold tokens from 0 to 255, got 256"):
+        sa.stream_text(model, tokenizer, "a", stop=256, **options)
+    with pytest.raises(
+        TypeError, match="stop must be an integer or several, got 'x'; `stream_text`"
+    ):
+        sa.generate(model, [1], max_new_tokens=1, stop=[1, "x"])
+
+
 def test_the_best_of_one_is_a_sample_and_more_are_never_worse():
     """S82."""
     model = make_ngram()
@@ -1375,6 +1819,34 @@ def test_constraints_have_to_be_over_the_vocabulary():
             sa.generate(model, [0], max_new_tokens=1, sampler=rule)
 
 
+def test_a_text_ends_where_the_constraint_says_even_if_the_loop_does_not_know_its_stop():
+    model = TableLM(table(V, 1))
+    rule = sa.Constraint(sa.Automaton.one_of([(1, 2), (1, 3, 4)]), stop=6)
+    prompts = [[6], [0, 6]] * 10
+    with_both = sa.generate(
+        model, prompts, max_new_tokens=8, sampler=rule, stop=6, generator=seed(0)
+    )
+    alone = sa.generate(model, prompts, max_new_tokens=8, sampler=rule, generator=seed(0))
+    texts = {tuple(row.tolist()) for row in alone.ids}
+    assert texts == {(1, 2, 6), (1, 3, 4, 6)}
+    assert all(torch.equal(a, b) for a, b in zip(alone.ids, with_both.ids, strict=True))
+    assert {*alone.reasons} == {"complete"} and {*with_both.reasons} == {"stop"}
+    beam = sa.beam_search(model, [0], max_new_tokens=8, filters=rule)
+    assert {tuple(row.tolist()) for row in beam.ids} == texts
+    pair = sa.speculative_generate(
+        model, make_ngram(), [0], max_new_tokens=8, sampler=rule, generator=seed(0)
+    )
+    assert tuple(pair.ids[0].tolist()) in texts
+
+
+def test_a_form_without_any_token_is_refused_unless_it_has_a_stop():
+    nothing = sa.Automaton([{}], {0})
+    with pytest.raises(ValueError, match="accepts the empty text only.* give it a stop token"):
+        sa.Constraint(nothing)
+    rule, model = sa.Constraint(nothing, stop=2), TableLM(table(V, 1))
+    assert sa.generate(model, [0], max_new_tokens=5, sampler=rule).ids[0].tolist() == [2]
+
+
 class TwoTokens(sa.Processor):
     """A reader's own rule that ends texts."""
 
@@ -1506,6 +1978,171 @@ def test_a_packed_model_follows_its_model():
         assert packed.double()(ids).dtype == torch.float64
 
 
+def descend(kind, model):
+    """One step of an optimiser."""
+    make = {
+        "fused adamw": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, foreach=False),
+        "foreach adamw": lambda p: torch.optim.AdamW(p, lr=0.1, foreach=True),
+        "fused sgd": lambda p: torch.optim.SGD(p, lr=1.0, fused=True),
+        "sgd": lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.9),
+        "muon": lambda p: torch.optim.Muon([w for w in p if w.ndim == 2], lr=0.1),
+    }[kind]
+    optimizer = make(list(model.parameters()))
+    ids = torch.tensor([[1, 2, 3, 4]])
+    model.loss(ids, ids).backward()
+    optimizer.step()
+
+
+def with_numpy(model):
+    model.blocks[1].mlp.down.weight.detach().numpy()[3, 5] += 1  # a single number
+
+
+def with_data(model):
+    model.blocks[0].attention.qkv.weight.data[-1, -1] += 2.0
+
+
+def with_another_tensor(model):
+    for part in model.blocks:
+        part.mlp.up.weight.data = part.mlp.up.weight.data.flip(0)
+
+
+def with_a_swap(model):
+    """Exchange two neurons of one matrix: every sum of the numbers stays what it was."""
+    weight = model.blocks[0].mlp.down.weight.data
+    weight[:, [0, 1]] = weight[:, [1, 0]]
+
+
+def with_a_state(model):
+    model.load_state_dict({k: -v for k, v in model.state_dict().items()})
+
+
+def with_foreach(model):
+    with torch.no_grad():
+        torch._foreach_mul_([p for p in model.parameters()], 0.5)
+
+
+def with_averaging(model):
+    other = make_gpt(torch.float32, seed=7)
+    with torch.no_grad():
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            p.lerp_(q, 0.5)
+
+
+def with_copy(model):
+    with torch.no_grad():
+        model.blocks[0].mlp.up.weight.copy_(2 * model.blocks[0].mlp.up.weight)
+
+
+OPTIMIZERS = ["fused adamw", "adamw", "foreach adamw", "fused sgd", "sgd", "muon"]
+CHANGES = {kind: (lambda model, kind=kind: descend(kind, model)) for kind in OPTIMIZERS}
+CHANGES |= {
+    f.__name__: f
+    for f in (
+        with_numpy,
+        with_data,
+        with_another_tensor,
+        with_a_swap,
+        with_a_state,
+        with_foreach,
+        with_averaging,
+        with_copy,
+    )
+}
+
+
+def assert_same_function(packed, model):
+    """In all ways to evaluate it: in one pass, in steps, in a static decoder, in a generated text."""
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    with torch.no_grad():
+        expected = model(ids)
+        assert torch.allclose(packed(ids), expected, rtol=0, atol=1e-4)
+        assert torch.allclose(packed.loss(ids, ids), model.loss(ids, ids), atol=1e-5)
+        for one in (packed, sa.StaticDecoder(packed, compile=False)):
+            for sizes in ([1] * 6, [3, 1, 2]):
+                read = ob.read_in_steps(one, ids, sizes)
+                assert torch.allclose(read, expected, rtol=0, atol=1e-4)
+    options = {"max_new_tokens": 8, "sampler": sa.Greedy()}
+    pair = [sa.generate(m, [1], **options).log_probs[0] for m in (packed, model)]
+    assert torch.allclose(*pair, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_packed_model_has_the_weights_of_its_model_whatever_changes_them(how):
+    """Also those of which PyTorch keeps no count; before and after, and again."""
+    model = make_gpt(torch.float32)
+    packed = sa.pack(model)
+    assert_same_function(packed, model)
+    for _ in range(2):
+        before = model(torch.tensor([[1, 2]])).detach()
+        CHANGES[how](model)
+        assert (model(torch.tensor([[1, 2]])) - before).abs().max() > 1e-3
+        assert_same_function(packed, model)
+
+
+@pytest.mark.parametrize("how", [*OPTIMIZERS, "with_a_state", "with_foreach", "with_averaging"])
+def test_weights_that_change_in_the_middle_of_a_text_are_seen(how):
+    """The cache is then of no model; but what reads it is the same function, packed or not."""
+    model = make_gpt(torch.float32)
+    packed, ids, found = sa.pack(model), torch.tensor([[1, 2, 3, 4]]), []
+    states = [m.init_state(1) for m in (packed, model)]
+    for m, state in zip((packed, model), states, strict=True):
+        m.next_logits(ids, state)
+    CHANGES[how](model)
+    for m, state in zip((packed, model), states, strict=True):
+        found.append(m.next_logits(ids[:, :1], state)[0])
+    assert torch.allclose(*found, rtol=0, atol=1e-4)
+
+
+def test_packed_weights_do_serve():
+    """They are what is multiplied, in a text, at every step: without that all tests of them are empty."""
+    packed = sa.pack(make_gpt(torch.float32))
+    layer = packed.blocks[0].mlp.up
+    if not isinstance(layer, sa.PackedLinear):
+        pytest.skip("this PyTorch, or this processor, cannot pack")
+    state = packed.init_state(1)
+    packed.next_logits(torch.tensor([[1]]), state)
+    first = layer.packed
+    assert first is not None
+    packed.next_logits(torch.tensor([[2]]), state)
+    assert layer.packed is first  # nothing has changed: not made again
+    other = torch.ops.mkldnn._reorder_linear_weight(torch.zeros_like(layer.weight), 1)
+    before = packed.next_logits(torch.tensor([[3]]), state.copy())[0]
+    layer.packed = other
+    assert not torch.allclose(packed.next_logits(torch.tensor([[3]]), state)[0], before)
+
+
+@pytest.mark.parametrize("where", ["made", "made and packed", "packed", "used"])
+def test_models_of_inference_mode_can_be_packed(where, tmp_path):
+    with torch.inference_mode(where in ("made", "made and packed")):
+        model = make_gpt(torch.float32)
+    with torch.inference_mode(where in ("packed", "made and packed")):
+        packed = sa.pack(model)
+    with torch.inference_mode(where == "used"):
+        assert_same_function(packed, model)
+    model.save(tmp_path)
+    with torch.inference_mode():
+        loaded = GPT.load(tmp_path)
+    assert_same_function(sa.pack(loaded), model)
+
+
+def test_a_class_derived_from_gpt_is_packed_as_itself():
+    class Doubled(GPT):
+        def hidden(self, ids, cache=None):
+            return 2 * super().hidden(ids, cache)
+
+    model = make_gpt(torch.float32)
+    derived = Doubled(model.config)
+    derived.load_state_dict(model.state_dict())
+    packed = sa.pack(derived.eval())
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        read = ob.read_in_steps(packed, ids, [2, 1, 1])
+        assert isinstance(packed, Doubled)
+        assert torch.allclose(packed(ids), 2 * model(ids), rtol=0, atol=1e-4)
+        assert torch.allclose(read, 2 * model(ids), rtol=0, atol=1e-4)
+
+
 def test_without_the_private_operations_a_model_is_only_copied(monkeypatch):
     model = make_gpt(torch.float32)
 
@@ -1585,6 +2222,33 @@ def test_static_decoders_name_what_is_wrong():
         decoder.next_logits(torch.zeros(2, 1, dtype=torch.int64), model.init_state(2))
     with pytest.raises(ValueError, match="between 0 and 6"):
         decoder.next_logits(torch.full((2, 1), 9), decoder.init_state(2))
+    with pytest.raises(ValueError, match="beam_search, need the decoder's .model"):
+        sa.beam_search(sa.StaticDecoder(model), [0], max_new_tokens=3)
+    with pytest.raises(ValueError, match="batch_size must be 2, got 1: .* use its .model"):
+        sa.beam_search(decoder, [0], max_new_tokens=3)
+
+
+@pytest.mark.parametrize("prompt", [[1], [1, 2, 3]])
+def test_a_text_whose_decoder_begins_another_one_cannot_go_on(prompt):
+    """Before, it went on with the keys of the other."""
+    model = make_gpt()
+    decoder = sa.StaticDecoder(model)
+    options = {"max_new_tokens": 30, "sampler": sa.Greedy()}
+    first = sa.stream(decoder, prompt, **options)
+    next(first), next(first)
+    second = sa.stream(decoder, [4, 5], **options)
+    shown = [next(second)]
+    with pytest.raises(ValueError, match="another text has begun in it"):
+        next(first)
+    ids = torch.cat([step.ids for step in shown + list(second)])
+    assert torch.equal(ids, sa.generate(model, [4, 5], **options).ids[0])
+    state = decoder.init_state(1)
+    decoder.init_state(1)
+    for read in (decoder.step, decoder.next_logits):
+        with pytest.raises(ValueError, match="state must come from init_state of this decoder"):
+            read(torch.tensor([prompt]), state)
+    with pytest.raises(ValueError, match="another text has begun in it"):
+        sa.speculative_generate(decoder, decoder, [1], max_new_tokens=9)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

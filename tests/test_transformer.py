@@ -944,6 +944,16 @@ def test_a_tied_model_with_two_tables_is_refused():
         tr.from_gpt2_state_dict(theirs, model.config)
 
 
+def test_a_tied_table_is_read_under_either_name():
+    model = make("gpt2")
+    for lost in ("lm_head.weight", "transformer.wte.weight"):
+        theirs = tr.to_gpt2_state_dict(model)
+        del theirs[lost]
+        ours = tr.from_gpt2_state_dict(theirs, model.config)
+        assert ours.keys() == model.state_dict().keys()
+        assert torch.equal(ours["embedding.weight"], model.embedding.weight)
+
+
 # --- GPT-2 of the transformers library --------------------------------------------------------------------------------
 
 
@@ -999,6 +1009,161 @@ def test_transformers_reads_what_we_write(tied, tmp_path):
     other.load_state_dict(tr.to_gpt2_state_dict(ours))
     with torch.no_grad():
         assert (other(ids).logits - ours(ids)).abs().max() < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_keeps_the_tied_table_as_its_head_is_read(tmp_path):
+    """`safetensors.torch.save_model` keeps one name of two, and not the one that transformers keeps."""
+    from safetensors.torch import save_model
+
+    theirs, ids = peer(), random_ids(2, T)
+    theirs.save_pretrained(tmp_path)
+    save_model(theirs, str(tmp_path / "model.safetensors"))
+    assert "transformer.wte.weight" not in tr.read_weights(tmp_path / "model.safetensors")[0]
+    with torch.no_grad():
+        assert (tr.GPT.from_pretrained(tmp_path)(ids) - theirs(ids).logits).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "name", ["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"]
+)
+def test_activations_are_read_under_every_name_of_the_same_function(name, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    x = torch.linspace(-9, 9, 2001, dtype=torch.float64)
+    if name in transformers.activations.ACT2FN:
+        theirs = transformers.activations.ACT2FN[name](x)
+        assert torch.allclose(tr.gelu(x), theirs, rtol=0, atol=1e-9)
+    record = tr.to_gpt2_config(make("gpt2").config) | {"activation_function": name}
+    assert tr.from_gpt2_config(record) == tr.from_gpt2_config(
+        tr.to_gpt2_config(make("gpt2").config)
+    )
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_10", "quick_gelu", "relu", "silu", "relu2"])
+def test_activations_of_another_function_are_refused(name):
+    record = tr.to_gpt2_config(make("gpt2").config) | {"activation_function": name}
+    with pytest.raises(tr.CheckpointError, match="activation_function must be"):
+        tr.from_gpt2_config(record)
+
+
+@pytest.fixture
+def in_parts(tmp_path):
+    """A folder that transformers wrote in several files, and the model."""
+    theirs = peer()
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    assert not (tmp_path / "model.safetensors").exists()
+    return tmp_path, theirs
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_in_several_files_are_read(in_parts):
+    folder, theirs = in_parts
+    ids = random_ids(2, T)
+    with torch.no_grad():
+        assert (tr.GPT.from_pretrained(folder)(ids) - theirs(ids).logits).abs().max() < 1e-4
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def change_index(folder, change):
+    record = json.loads((folder / INDEX).read_text())
+    change(record["weight_map"])
+    (folder / INDEX).write_text(json.dumps(record))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda m: m.clear(), tr.CheckpointError, "must say in 'weight_map'"),
+        (lambda m: m.update(x="../secret.safetensors"), tr.CheckpointError, "beside it"),
+        (lambda m: m.update(x="/etc/model.safetensors"), tr.CheckpointError, "beside it"),
+        (lambda m: m.update(x="pytorch_model.bin"), tr.CheckpointError, "beside it"),
+        (lambda m: m.update(x=3), tr.CheckpointError, "beside it"),
+        (lambda m: m.update(x="no.safetensors"), tr.CheckpointNotFoundError, "no.safetensors"),
+        (lambda m: m.update(x=min(m.values())), tr.CheckpointError, "lacks 'x', which"),
+        (lambda m: m.pop(min(m)), tr.CheckpointError, "does not say"),
+        (lambda m: m.update({k: max(m.values()) for k in m}), tr.CheckpointError, "lacks"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_files_is_refused(in_parts, change, error, message):
+    change_index(in_parts[0], change)
+    with pytest.raises(error, match=message):
+        tr.GPT.from_pretrained(in_parts[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_missing_and_damaged_parts_are_named(in_parts):
+    folder, _ = in_parts
+    part = sorted(folder.glob("model-*.safetensors"))[1]
+    content = part.read_bytes()
+    part.write_bytes(content[: len(content) // 2])
+    with pytest.raises(tr.CheckpointError, match=f"{part.name} is damaged"):
+        tr.GPT.from_pretrained(folder)
+    part.unlink()
+    with pytest.raises(tr.CheckpointNotFoundError, match=f"{part.name} does not exist"):
+        tr.GPT.from_pretrained(folder)
+    (folder / INDEX).write_text("{")
+    with pytest.raises(tr.CheckpointError, match="not valid JSON"):
+        tr.GPT.from_pretrained(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_in_several_files_come_from_the_hub(in_parts, monkeypatch):
+    from huggingface_hub.errors import EntryNotFoundError
+
+    folder, theirs = in_parts
+    asked = []
+
+    def download(repo_id, filename, *, revision=None):
+        asked.append(filename)
+        if not (folder / filename).is_file():
+            raise EntryNotFoundError("404")
+        return str(folder / filename)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    ids = random_ids(2, T)
+    with torch.no_grad():
+        found = tr.GPT.from_pretrained("somebody/gpt2")(ids)
+        assert (found - theirs(ids).logits).abs().max() < 1e-4
+    parts = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    assert asked == ["config.json", "model.safetensors", INDEX, *parts]
+
+
+def test_a_folder_that_is_misspelt_is_not_looked_for_on_the_hub(saved, monkeypatch):
+    """Unless a revision says that a name of the hub is meant."""
+    asked = []
+
+    def download(repo_id, filename, *, revision=None):
+        asked.append(repo_id)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.chdir(saved.parent)
+    name = f"{saved.name}/gpt-2"
+    with pytest.raises(
+        tr.CheckpointNotFoundError, match=f"no folder here; there is '{saved.name}/gpt2'"
+    ):
+        tr.GPT.from_pretrained(name)
+    for other in (
+        "./gpt2",
+        str(saved / "gtp2"),
+        "a/b/gpt2",
+        saved / "missing",
+        "-x",
+        ".." + "/nowhere",
+    ):
+        with pytest.raises(tr.CheckpointNotFoundError, match="is no folder here"):
+            tr.GPT.from_pretrained(other)
+    with pytest.raises(tr.CheckpointNotFoundError, match="is a file; pass the folder"):
+        tr.GPT.from_pretrained(saved / "gpt2" / "config.json")
+    assert not asked
+    for options in ({"revision": "main"}, {}):
+        with pytest.raises(tr.CheckpointNotFoundError, match="no route to host"):
+            tr.GPT.from_pretrained(name if options else "somebody/gpt2", **options)
+    assert asked == [name, "somebody/gpt2"]
 
 
 def test_names_are_asked_from_the_hub(saved, monkeypatch):
