@@ -732,7 +732,7 @@ def add_sample(commands: Commands) -> None:
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help=about)
     about = "tokens to write before --stop counts (default: %(default)s)"
     parser.add_argument("--min-new-tokens", type=int, default=0, metavar="N", help=about)
-    about = "below 1 bolder, above 1 wilder, 0 always the likeliest token (default: %(default)s)"
+    about = "below 1 safer, above 1 wilder, 0 always the likeliest token (default: %(default)s)"
     parser.add_argument("--temperature", type=float, default=1.0, help=about)
     about = "draw from the K likeliest tokens (default: all)"
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help=about)

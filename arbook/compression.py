@@ -41,7 +41,7 @@ NARROW = 1 << 56  # at this width a byte goes out
 
 
 class ArithmeticEncoder:
-    """Writes symbols into a number, given where the piece of each begins and how large it is. (S97)
+    """Writes symbols into a number, given where the piece of each begins and how large it is.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def carry(out: bytearray) -> None:
 
 # %% ../nbs/11_compression.ipynb #8a588752
 class ArithmeticDecoder:
-    """Reads back what an `ArithmeticEncoder` wrote, given the same weights. (S97)
+    """Reads back what an `ArithmeticEncoder` wrote, given the same weights.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def weight_table() -> np.ndarray:
 
 
 def as_weights(logits: Tensor) -> np.ndarray:
-    """Turn logits into integer weights of which none is 0. (S97)
+    """Turn logits into integer weights of which none is 0.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def as_weights(logits: Tensor) -> np.ndarray:
 
 # %% ../nbs/11_compression.ipynb #d416fb9d
 class ByteAdapter(LanguageModel):
-    """Makes a model whose tokens are single bytes into a model of all 256 bytes. (S97)
+    """Makes a model whose tokens are single bytes into a model of all 256 bytes.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def reads_exactly(model: LanguageModel) -> bool:
 
 # %% ../nbs/11_compression.ipynb #66e76a4e
 class ByteReader:
-    """Reads streams of bytes in lockstep, and scores what may come next. (S97)
+    """Reads streams of bytes in lockstep, and scores what may come next.
 
     Parameters
     ----------
@@ -447,7 +447,7 @@ def decode_bytes(
 
 # %% ../nbs/11_compression.ipynb #3cb78bfc
 def byte_bits(content: bytes, model: LanguageModel, *, streams: int | None = None) -> np.ndarray:
-    """Return how many bits a model needs for each byte, by its own probabilities. (S92, S96, S97)
+    """Return how many bits a model needs for each byte, by its own probabilities.
 
     The sum is what `compress` comes close to, with the same number of streams.
 
@@ -747,7 +747,7 @@ def compress(
     name: str = "",
     progress: Progress | None = None,
 ) -> bytes:
-    """Write data losslessly into few bytes, the fewer the better the model predicts them. (S97)
+    """Write data losslessly into few bytes, the fewer the better the model predicts them.
 
     The archive takes the sum of -log2 p of the model's predictions, and some 30 bytes. Where that is more than the
     data, it holds them as they are, so that they grow by at most 32 bytes for each 16 MB. It is read by `decompress`
@@ -948,7 +948,7 @@ def tally_discounts(tally: Sequence[int]) -> tuple[float, float, float, float]:
 
 # %% ../nbs/11_compression.ipynb #4234cbb7
 class AdaptiveNGram(LanguageModel):
-    """An n-gram model that begins with nothing, and learns from every token that it reads. (S97)
+    """An n-gram model that begins with nothing, and learns from every token that it reads.
 
     After each token it predicts what `NGramLM(order)` would, fitted on the tokens so far. It has no parameters: all is
     in the state, which `step` changes in place. Every row of a batch learns for itself.

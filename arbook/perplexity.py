@@ -44,7 +44,7 @@ STARTS = ("text", "window")
 
 @dataclass(frozen=True)
 class Policy:
-    """What a prediction was allowed to see, and whether the first token of the text was predicted. (S92)
+    """What a prediction was allowed to see, and whether the first token of the text was predicted.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class ScoreMismatchError(ValueError):
 
 @dataclass(frozen=True, repr=False)
 class Score:
-    """What a model spent on a text, in a unit, under a policy. (S92, S95)
+    """What a model spent on a text, in a unit, under a policy.
 
     Parameters
     ----------
@@ -545,7 +545,7 @@ def score(
     n_words: int | None = None,
     batch_size: int | None = None,
 ) -> Score:
-    """Measure how well a model predicts a text. (S92, S94, A9)
+    """Measure how well a model predicts a text.
 
     Parameters
     ----------
@@ -601,7 +601,7 @@ def score(
 
 # %% ../nbs/10_perplexity.ipynb #b116ed24
 class TransformersLM(LanguageModel):
-    """A causal language model of the transformers library, with the interface of this book. (A9)
+    """A causal language model of the transformers library, with the interface of this book.
 
     Parameters
     ----------

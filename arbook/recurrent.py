@@ -74,7 +74,7 @@ def check_layer(layer: nn.RNNBase) -> None:
 
 
 def unroll(cell: Cell, x: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
-    """Apply a cell to a sequence, one position after the other: the slow reference. (S113)
+    """Apply a cell to a sequence, one position after the other: the slow reference.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def unroll(cell: Cell, x: Tensor, state: State, weights: CellWeights) -> tuple[T
 
 # %% ../nbs/06_recurrent.ipynb #42085fdf
 def linear_cell(x: Tensor, state: State, weights: CellWeights) -> State:
-    """Update a state without a nonlinearity: h' = W x + b + U h + b'. Fed with noise, one unit is AR(1). (S113)"""
+    """Update a state without a nonlinearity: h' = W x + b + U h + b'. Fed with noise, one unit is AR(1)."""
     (h,) = state
     return (
         F.linear(x, weights.w_ih, weights.b_ih) + F.linear(h, weights.w_hh, weights.b_hh),
@@ -146,7 +146,7 @@ def input_gradients(
 
 # %% ../nbs/06_recurrent.ipynb #f268d1ea
 def rnn_cell(x: Tensor, state: State, weights: CellWeights) -> State:
-    """Update the state of Elman's network: h' = tanh(W x + b + U h + b'). (S113, S115)
+    """Update the state of Elman's network: h' = tanh(W x + b + U h + b').
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def rnn_cell(x: Tensor, state: State, weights: CellWeights) -> State:
 
 # %% ../nbs/06_recurrent.ipynb #04bf2bba
 def lstm_cell(x: Tensor, state: State, weights: CellWeights) -> State:
-    """Update state and memory of a long short-term memory. (S113, S115)
+    """Update state and memory of a long short-term memory.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def lstm_cell(x: Tensor, state: State, weights: CellWeights) -> State:
 
 # %% ../nbs/06_recurrent.ipynb #19357529
 def gru_cell(x: Tensor, state: State, weights: CellWeights) -> State:
-    """Update the state of a gated recurrent unit, resetting after the matrix product, as `torch.nn` does. (S113)
+    """Update the state of a gated recurrent unit, resetting after the matrix product, as `torch.nn` does.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ _DROPOUTS = (
 
 @dataclass(frozen=True)
 class LSTMConfig:
-    """All choices of a recurrent language model. (S115)
+    """All choices of a recurrent language model.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ class LSTMConfig:
 
     @classmethod
     def zaremba_medium(cls, vocab_size: int, **changes: Any) -> Self:
-        """Return the medium model of Zaremba, Sutskever and Vinyals (2014): two layers of 650 units. (S94c)"""
+        """Return the medium model of Zaremba, Sutskever and Vinyals (2014): two layers of 650 units."""
         preset = cls(
             vocab_size,
             n_embd=650,
@@ -315,7 +315,10 @@ class LSTMConfig:
 
     @classmethod
     def awd(cls, vocab_size: int, **changes: Any) -> Self:
-        """Return the AWD-LSTM of Merity, Keskar and Socher (2018), with its settings for Penn Treebank. (S94d)"""
+        """Return the AWD-LSTM of Merity, Keskar and Socher (2018), with the settings of its code for Penn Treebank.
+
+        They are those of the command that its README states, where `hidden_dropout` is 0.25.
+        """
         preset = cls(
             vocab_size,
             n_embd=400,
@@ -342,7 +345,7 @@ class LSTMConfig:
 
     @property
     def n_parameters(self) -> int:
-        """The number of parameters, by formula: G R (C + R + 2) for each layer, with G as in `CellWeights`. (S47)"""
+        """The number of parameters, by formula: G R (C + R + 2) for each layer, with G as in `CellWeights`."""
         gates = {"lstm": 4, "gru": 3, "rnn": 1}[self.cell]
         layers = sum(gates * R * (C + R + 2) for C, R in self.layer_sizes)
         tables = self.n_embd if self.tied else self.n_embd + self.n_hidden
@@ -462,7 +465,7 @@ def detach_state(state: Any) -> Any:
 
 # %% ../nbs/06_recurrent.ipynb #da57a969
 class LSTMLM(HiddenLM):
-    """A recurrent language model: embedding, layers of LSTM, GRU or RNN cells, and an output layer. (S113, S115)
+    """A recurrent language model: embedding, layers of LSTM, GRU or RNN cells, and an output layer.
 
     Its state is a tuple with, for each layer, (h, c) or (h,), each (B, R): the same size however much was read.
     Dropout is active in training mode only, and draws from PyTorch's global generator, a new mask for each call.
@@ -739,7 +742,7 @@ def _window_length(T: int, generator: torch.Generator | None) -> int:
 
 # %% ../nbs/06_recurrent.ipynb #a8e6ba23
 def per_position_loss(model: LanguageModel, ids: Tensor, targets: Tensor) -> Tensor:
-    """Average the loss of each position over a batch, in evaluation mode. (S118)
+    """Average the loss of each position over a batch, in evaluation mode.
 
     Parameters
     ----------
@@ -813,13 +816,13 @@ class WindowConfig:
 
     @property
     def n_parameters(self) -> int:
-        """The number of parameters, by formula. (S47)"""
+        """The number of parameters, by formula."""
         hidden = 0 if self.n_hidden is None else self.n_hidden * (self.window * self.n_embd + 1)
         return self.vocab_size * (self.n_embd + self.head_size + 1) + hidden
 
 
 class WindowLM(HiddenLM):
-    """A language model that sees the last n tokens: linear, with a hidden layer, or both added. (S47)
+    """A language model that sees the last n tokens: linear, with a hidden layer, or both added.
 
     Its state holds the last n - 1 tokens, or as many as have been read: ids (B, m).
 
@@ -880,7 +883,7 @@ class WindowLM(HiddenLM):
 def free_running_inputs(
     model: LanguageModel, ids: Tensor, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Let a model continue the first token of each row: what it reads when it reads its own samples. (S74)
+    """Let a model continue the first token of each row: what it reads when it reads its own samples.
 
     Parameters
     ----------
@@ -913,7 +916,7 @@ def free_running_loss(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Score the true tokens while the model reads its own samples. (S74)
+    """Score the true tokens while the model reads its own samples.
 
     Teacher forcing is `model.loss(ids, targets, "none")`. At the first position the two agree; afterwards this one
     reads what the model drew instead of `ids`. Gradients flow through the scores, not through the samples.
@@ -933,7 +936,7 @@ def free_running_loss(
 
 # %% ../nbs/06_recurrent.ipynb #70cda4c2
 def sequential_depth(output: Tensor, operation: str) -> int:
-    """Count how often an operation stands on the longest chain of steps that have to wait for each other. (S83)
+    """Count how often an operation stands on the longest chain of steps that have to wait for each other.
 
     Parameters
     ----------
@@ -963,7 +966,7 @@ def sequential_depth(output: Tensor, operation: str) -> int:
 
 # %% ../nbs/06_recurrent.ipynb #fdc7179e
 def state_bytes(state: Any) -> int:
-    """Return how many bytes the tensors of a state hold, however they are nested. (S113)
+    """Return how many bytes the tensors of a state hold, however they are nested.
 
     Counts anything with `nbytes`, such as a tensor, and tuples, lists and dicts of such things. Numbers, strings and
     None are free. Raises TypeError for what it does not know.
@@ -1004,7 +1007,7 @@ def embedding_dropout(ids: Tensor, weight: Tensor, p: float) -> Tensor:
 
 # %% ../nbs/06_recurrent.ipynb #7aa5cbe8
 def should_average(valid_losses: Sequence[float], patience: int = 5) -> bool:
-    """Tell whether averaged SGD should begin: the non-monotonic trigger of AWD-LSTM. (S94d)
+    """Tell whether averaged SGD should begin: the non-monotonic trigger of AWD-LSTM.
 
     Parameters
     ----------
@@ -1093,7 +1096,7 @@ class CacheState(NamedTuple):
 
 
 class NeuralCache(LanguageModel):
-    """A trained model that also looks up what followed similar hidden vectors. (S94d)
+    """A trained model that also looks up what followed similar hidden vectors.
 
     Its logits are log-probabilities. It learns nothing; use it in evaluation.
 

@@ -124,7 +124,7 @@ def as_dice(generator: Any, batch_size: int) -> Dice:
 
 # %% ../nbs/09_sampling.ipynb #3a91a1dd
 def find_loop(ids: Sequence[int] | Tensor, *, repeats: int = 3) -> tuple[int, int] | None:
-    """Find out whether a text ends in a loop. (S87)
+    """Find out whether a text ends in a loop.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ class Filter(Processor):
 # %% ../nbs/09_sampling.ipynb #62de161a
 @dataclass(frozen=True)
 class Greedy(Filter):
-    """Keep the most probable token; of equals, the one with the lowest id. (S86)"""
+    """Keep the most probable token; of equals, the one with the lowest id."""
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -218,7 +218,7 @@ class Greedy(Filter):
 # %% ../nbs/09_sampling.ipynb #ea94101a
 @dataclass(frozen=True)
 class Temperature(Processor):
-    """Divide the logits by a number: below 1 sharpens the distribution, above 1 flattens it; 0 means greedy. (S88, E11)
+    """Divide the logits by a number: below 1 sharpens the distribution, above 1 flattens it; 0 means greedy.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def keep_largest(scores: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True)
 class TopK(Filter):
-    """Keep the k most probable tokens; of equals, those with the lowest ids. (S89)
+    """Keep the k most probable tokens; of equals, those with the lowest ids.
 
     Parameters
     ----------
@@ -319,7 +319,7 @@ def smallest_set(order: Tensor, probs: Tensor, mass: float) -> Tensor:
 
 @dataclass(frozen=True)
 class TopP(Filter):
-    """Keep the smallest set of tokens with a mass of at least p, the most probable first. (S90, E10)
+    """Keep the smallest set of tokens with a mass of at least p, the most probable first.
 
     Parameters
     ----------
@@ -328,7 +328,7 @@ class TopP(Filter):
 
     References
     ----------
-    Holtzman and others (2020). Lecture [2] keeps one token too many where the mass is exactly p.
+    Holtzman and others (2020). The third lecture's code keeps one token too many where the mass is exactly p.
     """
 
     p: float
@@ -734,7 +734,7 @@ def sample_next_token(
     *,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Tensor:
-    """Draw the next token, by temperature, then top-k, then top-p. (S85, S88, S89, S90)
+    """Draw the next token, by temperature, then top-k, then top-p.
 
     Parameters
     ----------
@@ -759,7 +759,7 @@ def sample_next_token(
 
     References
     ----------
-    Lecture [2], code `sample_next_token`, which divides by 0, fails for large k, and keeps a token too many (E10, E11).
+    Third lecture, code `sample_next_token`, which divides by 0, fails for large k, and keeps a token too many.
 
     Examples
     --------
@@ -772,7 +772,7 @@ def sample_next_token(
 
 # %% ../nbs/09_sampling.ipynb #b6b30e6d
 def window_start(n: int, context_length: int | None, keep: int | None = None) -> int:
-    """Return the first token that a model reads of a text of n tokens: the rule of `crop`, for growing texts. (S49)
+    """Return the first token that a model reads of a text of n tokens: the rule of `crop`, for growing texts.
 
     Parameters
     ----------
@@ -891,7 +891,7 @@ def _select(state: Any, rows: Tensor) -> Any:
 # %% ../nbs/09_sampling.ipynb #43f36be6
 @dataclass(frozen=True)
 class Generation:
-    """What was generated, row by row. (S84)
+    """What was generated, row by row.
 
     Parameters
     ----------
@@ -1045,7 +1045,7 @@ def generate(
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     keep: int | None = None,
 ) -> Generation:
-    """Continue one text or a batch of texts with any model. (S49, S84)
+    """Continue one text or a batch of texts with any model.
 
     Parameters
     ----------
@@ -1316,7 +1316,7 @@ def stream_text(
 def greedy_decode(
     model: LanguageModel, input_ids: Tensor, max_length: int, *, eos_id: int | None = None
 ) -> Tensor:
-    """Continue texts by their most probable tokens. (S91)
+    """Continue texts by their most probable tokens.
 
     Parameters
     ----------
@@ -1334,7 +1334,7 @@ def greedy_decode(
 
     References
     ----------
-    Lecture [2], code `greedy_decode` (E12).
+    Third lecture, code `greedy_decode`.
     """
     eos_id = getattr(model, "eos_token_id", None) if eos_id is None else eos_id
     found = generate(model, input_ids, max_new_tokens=max_length, sampler=Greedy(), stop=eos_id)
@@ -1344,7 +1344,7 @@ def greedy_decode(
 def complete(
     model: LanguageModel, tokenizer: Tokenizer, text: str, *, top: int = 5
 ) -> list[tuple[str, float]]:
-    """Fill the gap at the end of a text: the most probable next tokens, with their probabilities. (S48)
+    """Fill the gap at the end of a text: the most probable next tokens, with their probabilities.
 
     Parameters
     ----------
@@ -1382,7 +1382,7 @@ class Diversity(NamedTuple):
 
 
 def diversity(samples: Sequence[Sequence[int] | Tensor]) -> Diversity:
-    """Measure how different samples are. (S85)
+    """Measure how different samples are.
 
     Parameters
     ----------
@@ -1460,7 +1460,7 @@ def beam_search(
     filters: Processor | Sequence[Processor] | None = None,
     keep: int | None = None,
 ) -> Ranked:
-    """Search for the most probable continuations. (S82, S87)
+    """Search for the most probable continuations.
 
     Parameters
     ----------
@@ -1618,7 +1618,7 @@ def best_of_n(
     generator: torch.Generator | None = None,
     keep: int | None = None,
 ) -> Ranked:
-    """Draw n continuations of one prompt, and rank them. (S82)
+    """Draw n continuations of one prompt, and rank them.
 
     Parameters
     ----------

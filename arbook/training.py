@@ -76,7 +76,7 @@ from arbook.transformer import (
 def random_windows(
     ids: Tensor | np.ndarray, batch_size: int, block_size: int, *, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw windows of a text that start anywhere, each with its targets: the same window, one token later. (S24)
+    """Draw windows of a text that start anywhere, each with its targets: the same window, one token later.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def accumulate(
     count: int | None = None,
     pause: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Tensor:
-    """Add up the gradients of the mean loss over all pieces of a batch, and return that mean. (A9)
+    """Add up the gradients of the mean loss over all pieces of a batch, and return that mean.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def update(
     grad_clip: float | None = None,
     **how: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Make one step: gradients of a batch, clipped, then one step of each optimiser. (S8)
+    """Make one step: gradients of a batch, clipped, then one step of each optimiser.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def update(
 
 
 def fit(loss: Loss, batches: Iterable[Batch], optimizer: torch.optim.Optimizer) -> list[float]:
-    """Make one step for each batch, and return the losses: the whole of training, without its conveniences. (S8)
+    """Make one step for each batch, and return the losses: the whole of training, without its conveniences.
 
     Parameters
     ----------
@@ -659,7 +659,7 @@ def evaluate(
     batch_size: int = 64,
     carry: bool = False,
 ) -> float:
-    """Measure the mean loss over a text, in nats per token: each token after the first is predicted once. (A9)
+    """Measure the mean loss over a text, in nats per token: each token after the first is predicted once.
 
     Parameters
     ----------
@@ -1887,7 +1887,7 @@ def as_line(record: dict[str, Any]) -> str:
 def ancestral_sample(
     model: LanguageModel, prompt: Tensor, n_tokens: int, *, generator: torch.Generator
 ) -> Tensor:
-    """Continue a text by drawing one token after the other from the model's own distribution. (S74)
+    """Continue a text by drawing one token after the other from the model's own distribution.
 
     Parameters
     ----------
@@ -2011,7 +2011,7 @@ PRESETS = {
     "ptb-lstm": Preset(
         "ptb",
         {},
-        dict(  # as Zaremba: a rate of 1 and a limit of 5 for gradients of the sum over 35 positions, 39 epochs
+        dict(  # as Zaremba, but 40 epochs of a cosine: rate 1 and limit 5 for gradients of the sum over 35 positions
             max_steps=40 * 1_327, batch_size=20, block_size=35, order="stream",
             optimizer="sgd", momentum=0.0, lr=35.0, min_lr_ratio=0.0, weight_decay=0.0, grad_clip=5 / 35,
             eval_every=4 * 1_327, log_every=200, checkpoint_every=4 * 1_327,

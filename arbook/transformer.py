@@ -40,7 +40,7 @@ from .tokens import write_atomically
 
 # %% ../nbs/07_transformer.ipynb #e9a214be
 def causal_mask(n_queries: int, n_keys: int, *, device: torch.device | str | None = None) -> Tensor:
-    """Tell which keys each query may see, if the queries are those of the last tokens. (S45)
+    """Tell which keys each query may see, if the queries are those of the last tokens.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
 
 # %% ../nbs/07_transformer.ipynb #6290ec56
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Mix the values of the past, where the queries are those of the last tokens. (S45, S46)
+    """Mix the values of the past, where the queries are those of the last tokens.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 # %% ../nbs/07_transformer.ipynb #9605f99e
 class KVCache:
-    """The keys and values of the tokens read so far, for all layers: the state of a `GPT`. (S46)
+    """The keys and values of the tokens read so far, for all layers: the state of a `GPT`.
 
     Memory for the whole context is reserved at the start, and written in place. So a cache is used up by `step`: go on
     with the one that it returns, and take a `copy` before a branch.
@@ -278,7 +278,7 @@ GPT2_SIZES = {  # n_layer, n_head, n_embd
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Everything that defines a GPT but its weights. The defaults are the layout of GPT-2. (S47)
+    """Everything that defines a GPT but its weights. The defaults are the layout of GPT-2.
 
     Parameters
     ----------
@@ -412,7 +412,7 @@ def _check_widths(config: GPTConfig) -> None:
 
 # %% ../nbs/07_transformer.ipynb #7018d3d0
 class SelfAttention(nn.Module):
-    """Causal attention with H heads, of which groups may share keys and values. (S45)
+    """Causal attention with H heads, of which groups may share keys and values.
 
     There is no dropout on the weights: on a CPU it would take PyTorch off its fast kernel, and bring back the (T, T)
     table. Dropout is applied to what the branch adds.
@@ -505,7 +505,7 @@ def make_norm(config: GPTConfig) -> nn.Module:
 
 # %% ../nbs/07_transformer.ipynb #a2f68c35
 class GPT(LanguageModel):
-    """A causal Transformer: one masked pass for all prefixes, and a cache to go on from there. (S45, S46, S83, S115)
+    """A causal Transformer: one masked pass for all prefixes, and a cache to go on from there.
 
     Parameters
     ----------
@@ -684,7 +684,7 @@ class GPT(LanguageModel):
 
 # %% ../nbs/07_transformer.ipynb #71b28c94
 def parameter_counts(config: GPTConfig) -> dict[str, int]:
-    """Count the parameters of a GPT, part by part, without building it. (S47)
+    """Count the parameters of a GPT, part by part, without building it.
 
     Returns
     -------
@@ -718,7 +718,7 @@ def linear_size(n_in: int, n_out: int, bias: bool) -> int:
 
 # %% ../nbs/07_transformer.ipynb #d0354eec
 def forward_flops(config: GPTConfig, T: int, past: int = 0) -> int:
-    """Count the floating-point operations of all matrix products when T tokens are read after `past` others. (S43, S44)
+    """Count the floating-point operations of all matrix products when T tokens are read after `past` others.
 
     Only the pairs that the mask allows are counted. A step of training takes about three times as many.
 
@@ -737,7 +737,7 @@ def forward_flops(config: GPTConfig, T: int, past: int = 0) -> int:
 
 # %% ../nbs/07_transformer.ipynb #33294f5b
 def crop(ids: Tensor, context_length: int, *, keep: int | None = None) -> Tensor:
-    """Return a text that fits into the context: as it is, or its last tokens. (S49)
+    """Return a text that fits into the context: as it is, or its last tokens.
 
     This is the rule for texts past the context: what is cut off has no influence, and the rest is read again from
     position 0, into a new cache.
@@ -947,7 +947,7 @@ FORMAT = "arbook-gpt"
 
 
 def load_gpt2(cls: type[GPT], folder_or_name: str | Path, *, revision: str | None = None) -> GPT:
-    """Build a model from GPT-2's weights, as float32 and without dropout. (S115)
+    """Build a model from GPT-2's weights, as float32 and without dropout.
 
     Parameters
     ----------
