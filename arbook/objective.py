@@ -373,8 +373,8 @@ def autoregressive_loss(
 
     References
     ----------
-    Third source lecture, code `autoregressive_loss`. There `view` fails on logits that are not contiguous, and the mean of
-    nothing is nan.
+    Third source lecture, code `autoregressive_loss`. There `view` fails on logits that are not contiguous, and the
+    mean of nothing is nan.
     """
     logits = as_logits(logits)
     check_targets(targets, logits.shape[:-1], logits.shape[-1], ignore_index)
@@ -726,7 +726,8 @@ def compute_perplexity(model: nn.Module, data_loader: Iterable) -> float:
 
     References
     ----------
-    Third source lecture, code `compute_perplexity`, which leaves the model in evaluation mode and the data where they are.
+    Third source lecture, code `compute_perplexity`, which leaves the model in evaluation mode and the data where they
+    are.
     """
     device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     total, n_tokens = 0.0, 0
