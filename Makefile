@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PORT   ?= 8000
 WORKERS ?= 2
+TESTS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 SITE   := _build/html
@@ -27,7 +28,7 @@ SOURCES := _config.yml _toc.yml settings.ini references.bib $(filter-out README.
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: help book serve test export lint bench clean
+.PHONY: help book serve lab test export lint bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,12 +37,11 @@ help:  ## list the commands
 $(VENV)/.installed: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "arbook needs Python 3.11 or newer, this is " \
 	  + sys.version.split()[0] + "; try: make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[book,test]' --constraint constraints.txt
+	@$(PYTHON) _ext/install.py $(VENV)
 	@touch $@
 
 $(SITE)/.complete: $(VENV)/.installed $(SOURCES)
-	$(BIN)/nbdev_export
+	@$(BIN)/nbdev_export
 	$(EXTENSIONS) $(BIN)/python -m nbdev_book.execute
 	rm -rf $(SITE) _build/.doctrees  # pages that Sphinx does not read again would hide their warnings
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
@@ -53,13 +53,16 @@ book: $(SITE)/.complete  ## build the book (run what changed, then make the page
 serve: book  ## show the book at http://127.0.0.1:8000 (choose another with PORT=)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
+lab: $(VENV)/.installed  ## open the notebooks in JupyterLab
+	cd nbs && ../$(BIN)/jupyter lab
+
 # Each worker computes on one thread: two that want all cores wait for each other.
 test: book  ## run all tests, those of the built pages in Chromium included (WORKERS=2 at a time)
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	  $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(TESTS)
 
 export: $(VENV)/.installed  ## write the library from the notebooks
-	$(BIN)/nbdev_export
+	@$(EXTENSIONS) $(BIN)/python -m nbdev_book.sync --write
 
 lint: $(VENV)/.installed  ## check style, spelling, and that notebooks and library agree
 	$(BIN)/ruff check .

@@ -390,6 +390,7 @@ def find(name: str, *, download: bool = True) -> Path:
             return _verified(folder / corpus.file, corpus)
     problem = "downloading was not asked for"
     if download:
+        pooch.get_logger().setLevel("WARNING")  # its progress bar says what it does
         try:
             return Path(
                 pooch.retrieve(

@@ -338,6 +338,29 @@ def edit(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new), "utf8")
 
 
+def test_without_an_address_no_page_points_anywhere(first_build):
+    for file in (first_build / "_build" / "html").rglob("*.html"):
+        if "_static" not in file.parts:
+            text = file.read_text("utf8")
+            assert not re.search(
+                r"colab\.research|github\.com/(?!executablebooks)|github\.io", text
+            ), file
+            assert "og:url" not in text and 'rel="canonical"' not in text
+    assert not (first_build / "_build" / "html" / "sitemap.xml").exists()
+
+
+def test_with_an_address_pages_have_buttons_and_the_site_a_map(book):
+    edit(book / "settings.ini", "git_url =", "git_url = https://github.com/Somebody/tiny")
+    _, sphinx = build(book)
+    assert sphinx.returncode == 0, sphinx.stdout + sphinx.stderr
+    text = (book / "_build" / "html" / "nbs" / "00_core.html").read_text("utf8")
+    colab = "https://colab.research.google.com/github/Somebody/tiny/blob/main/nbs/00_core.ipynb"
+    assert colab in text and 'href="https://github.com/Somebody/tiny"' in text
+    assert "https://somebody.github.io/tiny/nbs/00_core.html" in text
+    site_map = (book / "_build" / "html" / "sitemap.xml").read_text("utf8")
+    assert "https://somebody.github.io/tiny/nbs/00_core.html" in site_map
+
+
 def test_no_directive_is_left_on_a_page(page):
     for name in ("nbs/00_core", "nbs/01_use", "nbs/02_alone"):
         for code in page(name).select(".cell_input pre"):

@@ -9,6 +9,8 @@ from urllib.parse import unquote
 
 import pytest
 from bs4 import BeautifulSoup
+from nbdev_book.home import Home
+from nbdev_book.project import Project
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
@@ -227,6 +229,18 @@ def test_no_page_refers_to_a_resource_of_another_host(site, name):
         tag["href"] for tag in page.select("link[href]") if "canonical" not in tag.get("rel", [])
     ]
     assert [address for address in sources + styles if re.match(r"(https?:)?//", address)] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_names_a_home_that_the_book_does_not_have(site, name):
+    """A link to an address of the book that is nobody's yet would lead readers to whoever takes it."""
+    home = Home(Project.load(ROOT).repository)
+    own = tuple(address for address in (home.url, home.site) if address)
+    links = [tag["href"] for tag in soup(name).select("a[href], link[href]")]
+    outside = [link for link in links if re.match(r"(https?:)?//", link)]
+    own_code = [link for link in outside if "arbook" in link and not link.startswith(own or ("#",))]
+    assert own_code == []
+    assert home.url or not any("colab.research" in link for link in outside)
 
 
 def test_every_notebook_can_be_downloaded_as_it_is(site):

@@ -7,6 +7,7 @@ extension closes the gap:
 ``project``     which names a notebook defines and which files its results depend on
 ``reader``      text of a notebook -> the notebook that the page shows
 ``api``         links between a chapter's cells, its prose and the reference pages
+``home``        the address of the book, where it has one
 ``execute``     a command that runs stale notebooks in parallel, before Sphinx starts
 
 It needs nothing but ``nbdev_book`` in Sphinx's list of extensions and nbdev's ``settings.ini`` beside the book's
@@ -22,7 +23,7 @@ from sphinx.config import Config
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 
-from . import api, directives
+from . import api, directives, home
 from .project import Project, imported_names, parse, shorten_docstrings
 from .reader import code_cells, input_files
 
@@ -81,9 +82,10 @@ def setup(app: Sphinx) -> dict:
     app.connect("source-read", inspect_notebook)
     app.add_transform(ShowLess)
     api.setup(app)
+    home.setup(app)
     return {
         "version": "0.1",
-        "env_version": 2,
+        "env_version": 3,
         "parallel_read_safe": False,
         "parallel_write_safe": True,
     }

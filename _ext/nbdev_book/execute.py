@@ -23,7 +23,7 @@ from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from .project import Project
+from .project import Project, find_notebooks
 from .reader import read
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -37,16 +37,6 @@ class Run:
     notebook: NotebookNode
     seconds: float
     error: str | None
-
-
-def find_notebooks(project: Project) -> list[Path]:
-    """The notebooks that nbdev sees: those whose path has no part that starts with a dot or an underscore."""
-    paths = sorted(project.notebooks.rglob("*.ipynb"))
-    return [
-        path
-        for path in paths
-        if not any(part[0] in "._" for part in path.relative_to(project.notebooks).parts)
-    ]
 
 
 def is_cached(notebook: NotebookNode, cache: JupyterCacheAbstract) -> bool:

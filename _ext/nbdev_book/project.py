@@ -26,6 +26,8 @@ class Project:
     short_docstrings: (
         bool  # `book_docstrings = summary`: a page shows the first line of each docstring
     )
+    repository: str  # `git_url`: the address of the book's repository, empty while there is none
+    branch: str
 
     @classmethod
     def load(cls, root: str | Path) -> Project:
@@ -44,7 +46,19 @@ class Project:
             test_flags=frozenset(settings.get("tst_flags", "notest").split()),
             environment=tuple(settings.get("book_environment", "").split()),
             short_docstrings=settings.get("book_docstrings", "full") == "summary",
+            repository=settings.get("git_url", "").strip(),
+            branch=settings.get("branch", "main"),
         )
+
+
+def find_notebooks(project: Project) -> list[Path]:
+    """The notebooks that nbdev sees: those whose path has no part that starts with a dot or an underscore."""
+    paths = sorted(project.notebooks.rglob("*.ipynb"))
+    return [
+        path
+        for path in paths
+        if not any(part[0] in "._" for part in path.relative_to(project.notebooks).parts)
+    ]
 
 
 def parse(code: str) -> ast.Module:

@@ -1,8 +1,9 @@
 """Check that notebooks and library agree: exporting and cleaning again would change nothing, and no output is stored.
 
-    python -m nbdev_book.sync
+    python -m nbdev_book.sync              check
+    python -m nbdev_book.sync --write      write the library, and the address of the book where it belongs
 
-It works on a copy, so that a check never edits what it checks.
+The check works on a copy, so that it never edits what it checks.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import nbformat
 
-from .execute import find_notebooks
-from .project import Project
+from .home import rewritten
+from .project import Project, find_notebooks
 
 
 def outputs(project: Project) -> list[str]:
@@ -50,18 +51,37 @@ def differences(project: Project) -> list[str]:
     ]
 
 
+def addresses(project: Project) -> list[str]:
+    """Files in which another address stands than that of settings.ini."""
+    return [
+        f"{path.relative_to(project.root)}: names another address than settings.ini; run make export"
+        for path in rewritten(project)
+    ]
+
+
 def _contents(folder: Path) -> dict[Path, bytes]:
     return {
         path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
 
 
-def main() -> int:
+def write(project: Project) -> None:
+    """Write what follows from the notebooks and from settings.ini."""
+    for path, text in rewritten(project).items():
+        path.write_text(text, "utf8")
+        print(path.relative_to(project.root))
+    subprocess.run([Path(sys.executable).with_name("nbdev_export")], cwd=project.root, check=True)
+
+
+def main(arguments: list[str]) -> int:
     project = Project.load(".")
-    complaints = outputs(project) + differences(project)
+    if arguments == ["--write"]:
+        write(project)
+        return 0
+    complaints = outputs(project) + differences(project) + addresses(project)
     print("\n".join(complaints) or "notebooks and library agree")
     return 1 if complaints else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

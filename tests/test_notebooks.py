@@ -1,0 +1,59 @@
+"""The notebooks as notebooks: what a plain Jupyter runs and shows, without the book around it."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+EVERY = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def sources(path: Path, kind: str) -> list[str]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == kind]
+
+
+@EVERY
+def test_formulas_are_written_so_that_every_viewer_sets_them(path):
+    for text in sources(path, "markdown"):
+        assert "{math}" not in text
+        for body in re.findall(r"^\$\$\n(.*?)^\$\$", text, re.MULTILINE | re.DOTALL):
+            assert body.strip() and "\n\n" not in body  # an empty line ends a formula
+
+
+@EVERY
+def test_boxes_are_written_so_that_a_viewer_that_knows_none_shows_prose(path):
+    for text in sources(path, "markdown"):
+        assert not re.search(r"^```+\{", text, re.MULTILINE)
+
+
+@EVERY
+def test_no_cell_writes_the_library(path):
+    assert not any("nbdev_export" in code for code in sources(path, "code"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("corpora", [True, False], ids=["with corpora", "without"])
+@pytest.mark.parametrize("name", ["02_tokens", "a1_data", "a4_autodiff"])
+def test_a_notebook_runs_from_top_to_bottom_outside_the_book(name, corpora, tmp_path, monkeypatch):
+    shutil.copy(ROOT / "nbs" / f"{name}.ipynb", tmp_path)
+    if not corpora:
+        monkeypatch.delenv("ARBOOK_DATA", raising=False)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        for variable in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(variable, "http://127.0.0.1:9")  # where nobody answers
+    elif "ARBOOK_DATA" not in os.environ:
+        pytest.skip("set ARBOOK_DATA to the folder of the corpora")
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    notebook = nbformat.read(tmp_path / f"{name}.ipynb", as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=600, resources=resources).execute()
+    assert any(cell.get("outputs") for cell in notebook.cells)
