@@ -53,7 +53,7 @@ def growing_pairs(z: ArrayLike, first: int = 1) -> list[tuple[np.ndarray, float]
 
     References
     ----------
-    Lecture [0], first table (S4).
+    First source lecture, first table.
     """
     first = as_count(first, "first")
     z = as_series(z, min_length=first + 1)
@@ -162,7 +162,7 @@ def lag_matrix(z: ArrayLike, order: int) -> tuple[np.ndarray, np.ndarray]:
 
     References
     ----------
-    Lecture [0], second table (S5, S9, S10).
+    First source lecture, second table.
 
     Examples
     --------
@@ -181,14 +181,14 @@ def reuse_count(n_values: int, order: int) -> np.ndarray:
     Returns
     -------
     ndarray of int, shape (n_values,)
-        Interior values occur `order` times, the first and last ones less often. (S16)
+        Interior values occur `order` times, the first and last ones less often.
     """
     positions, _ = lag_matrix(np.arange(n_values), order)
     return np.bincount(positions.astype(int).ravel(), minlength=n_values)
 
 # %% ../nbs/01_least_squares.ipynb #774f4415
 def ls_loss(w: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
-    """Return the sum of squared errors of the linear prediction `X @ w`. (S11)
+    """Return the sum of squared errors of the linear prediction `X @ w`.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def ls_loss(w: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
 
 # %% ../nbs/01_least_squares.ipynb #cd4cbbae
 def prefix_outputs(f: Callable[[np.ndarray], float], x: ArrayLike) -> np.ndarray:
-    """Evaluate `f` on every prefix of a sequence, one after the other: the slow reference. (S7)
+    """Evaluate `f` on every prefix of a sequence, one after the other: the slow reference.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def prefix_outputs(f: Callable[[np.ndarray], float], x: ArrayLike) -> np.ndarray
 
 
 def dependence(f: Callable[[np.ndarray], np.ndarray], x: ArrayLike) -> np.ndarray:
-    """Find out which outputs of a sequence function depend on which inputs, by changing each input in turn. (S2)
+    """Find out which outputs of a sequence function depend on which inputs, by changing each input in turn.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ def dependence(f: Callable[[np.ndarray], np.ndarray], x: ArrayLike) -> np.ndarra
 def descend(
     gradient: Callable[[np.ndarray], np.ndarray], w: np.ndarray, *, rate: float, steps: int
 ) -> np.ndarray:
-    """Walk `steps` times against a gradient, each time by `rate` times its length. (S8)
+    """Walk `steps` times against a gradient, each time by `rate` times its length.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ class RankReport(NamedTuple):
 
 
 def rank_report(X: np.ndarray) -> RankReport:
-    """Say how well a lag matrix determines the weights. (S15)
+    """Say how well a lag matrix determines the weights.
 
     Parameters
     ----------
@@ -871,7 +871,7 @@ class LinearAR:
 
     References
     ----------
-    Lecture [0], equation (1) and "two important properties" (S8 to S19).
+    First source lecture, equation (1) and "two important properties".
 
     Examples
     --------
@@ -1007,11 +1007,11 @@ class LinearAR:
         return Forecast(mean, mean[:, None] + half[:, None] * np.array([-1.0, 1.0]))
 
     def next_distribution(self, window: ArrayLike) -> NormalDist:
-        """Return the Gaussian distribution of the value after one window, shape (order,). (S1)"""
+        """Return the Gaussian distribution of the value after one window, shape (order,)."""
         return NormalDist(self.step(window), float(np.sqrt(self.sigma2_)))
 
     def log_prob(self, z: ArrayLike) -> np.ndarray:
-        """Return the natural log density of every value given the `order` values before it, shape (N - order,). (S1)"""
+        """Return the natural log density of every value given the `order` values before it, shape (N - order,)."""
         X, y = lag_matrix(z, self.order)
         if self.sigma2_ <= 0:
             raise ValueError(
@@ -1035,7 +1035,7 @@ class LinearAR:
 def fit_each(
     series: ArrayLike, order: int, *, intercept: bool = False, ridge: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a linear autoregression to each of many series of equal length, all at once. (S14)
+    """Fit a linear autoregression to each of many series of equal length, all at once.
 
     Parameters
     ----------
@@ -1103,7 +1103,7 @@ def _moments_of_each(z: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray,
 def recursive_forecast(
     windows: ArrayLike, coef: ArrayLike, horizon: int, *, intercept: float = 0.0
 ) -> np.ndarray:
-    """Forecast `horizon` steps from each window, feeding every prediction back as an input. (S20)
+    """Forecast `horizon` steps from each window, feeding every prediction back as an input.
 
     Parameters
     ----------
@@ -1144,7 +1144,7 @@ def impulse_response(coef: ArrayLike, n: int) -> np.ndarray:
 
 
 def forecast_variance(coef: ArrayLike, horizon: int, *, sigma2: float = 1.0) -> np.ndarray:
-    """Return the variance of the forecast error 1, ..., `horizon` steps ahead, for known weights. (S20)
+    """Return the variance of the forecast error 1, ..., `horizon` steps ahead, for known weights.
 
     Parameters
     ----------
@@ -1338,7 +1338,7 @@ class DirectAR:
 
 # %% ../nbs/01_least_squares.ipynb #2f66608f
 def characteristic_roots(coef: ArrayLike) -> np.ndarray:
-    """Return the p roots of the characteristic polynomial, largest modulus first. (S54)
+    """Return the p roots of the characteristic polynomial, largest modulus first.
 
     Parameters
     ----------
@@ -1369,7 +1369,7 @@ def simulate(
     intercept: float = 0.0,
     initial: ArrayLike | None = None,
 ) -> np.ndarray:
-    """Draw a series from a Gaussian autoregression. (S54)
+    """Draw a series from a Gaussian autoregression.
 
     Parameters
     ----------
@@ -1428,7 +1428,7 @@ def autocovariance(z: ArrayLike, max_lag: int) -> np.ndarray:
 
 
 def levinson(autocov: ArrayLike) -> tuple[np.ndarray, float]:
-    """Solve Yule and Walker's equations by Levinson's recursion, in O(p²). (S14)
+    """Solve Yule and Walker's equations by Levinson's recursion, in O(p²).
 
     Parameters
     ----------
@@ -1463,7 +1463,7 @@ def levinson(autocov: ArrayLike) -> tuple[np.ndarray, float]:
 
 
 def yule_walker(z: ArrayLike, order: int) -> tuple[np.ndarray, float]:
-    """Estimate an autoregression from the autocovariances of a series; always stationary. (S54)
+    """Estimate an autoregression from the autocovariances of a series; always stationary.
 
     Returns
     -------
@@ -1648,7 +1648,7 @@ def backtest(
     start: int | None = None,
     refit: bool = False,
 ) -> Backtest:
-    """Forecast from many origins in the past of a series, without looking ahead. (S3)
+    """Forecast from many origins in the past of a series, without looking ahead.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ _ANY_ID = 2**63 - 1  # where no vocabulary is at hand, the ids of all of them
 
 
 def as_id_batch(ids: ArrayLike, vocab_size: int) -> np.ndarray:
-    """Return token ids as an int64 array of one or two dimensions, after checking that each is in the vocabulary. (S26)
+    """Return token ids as an int64 array of one or two dimensions, after checking that each is in the vocabulary.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def bag(ids: ArrayLike, vocab_size: int) -> np.ndarray:
 
     References
     ----------
-    Lecture [1], equations (1) and (2) (S33, S34).
+    Second source lecture, equations (1) and (2).
 
     Examples
     --------
@@ -128,7 +128,7 @@ def bag(ids: ArrayLike, vocab_size: int) -> np.ndarray:
 
 # %% ../nbs/03_encodings.ipynb #850e0ccb
 def unbag(x: ArrayLike) -> set[int]:
-    """Return what an indicator vector still knows: the set of ids, without order and without counts. (S35)
+    """Return what an indicator vector still knows: the set of ids, without order and without counts.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class Collisions(NamedTuple):
 
 
 def collisions(pairs: Iterable[tuple[Sequence[Hashable], Hashable]]) -> Collisions:
-    """Count the contexts whose bags collide, and the right guesses that this costs. (S35)
+    """Count the contexts whose bags collide, and the right guesses that this costs.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def windows(ids: ArrayLike, T: int, stride: int = 1) -> np.ndarray:
 
     References
     ----------
-    Lecture [1] (S36); lecture [0] for numbers (S5).
+    Second source lecture; first source lecture for numbers.
 
     Examples
     --------
@@ -250,7 +250,7 @@ def windows(ids: ArrayLike, T: int, stride: int = 1) -> np.ndarray:
 
 # %% ../nbs/03_encodings.ipynb #8372e69f
 def truncate(ids: ArrayLike, T: int) -> np.ndarray:
-    """Return the first T ids, or all of them if there are fewer. (S36)
+    """Return the first T ids, or all of them if there are fewer.
 
     Parameters
     ----------
@@ -299,7 +299,7 @@ def onehot_matrix(
 
     References
     ----------
-    Lecture [1], "Position Information" (S37).
+    Second source lecture, "Position Information".
 
     Examples
     --------
@@ -336,7 +336,7 @@ def decode_onehot(x: ArrayLike) -> np.ndarray:
 
     References
     ----------
-    Lecture [1], "we can exactly recover our word sequence" (S39).
+    Second source lecture, "we can exactly recover our word sequence".
     """
     x = _as_binary(x, ndim=2)
     ones = np.count_nonzero(x, axis=0)  # (T,)
@@ -354,7 +354,7 @@ _Array = TypeVar("_Array", np.ndarray, torch.Tensor)
 
 
 def flatten_columns(x: _Array) -> _Array:
-    """Concatenate the columns of a matrix, or of each matrix of a batch, into one vector. (S38)
+    """Concatenate the columns of a matrix, or of each matrix of a batch, into one vector.
 
     Parameters
     ----------

@@ -208,7 +208,7 @@ def apply(op: Callable[..., WithVJPs], *inputs: Any, **options: Any) -> "Tensor"
 
 # %% ../nbs/a4_autodiff.ipynb #de75172a
 def gradients(output: "Tensor", seed: ArrayLike | None = None) -> dict["Tensor", np.ndarray]:
-    """Return the gradient of an output with respect to every tensor on which it depends. (S28)
+    """Return the gradient of an output with respect to every tensor on which it depends.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def _pull(vjp: VJP, g: np.ndarray, op: str, shape: tuple[int, ...]) -> np.ndarra
 
 # %% ../nbs/a4_autodiff.ipynb #cd9f9fb7
 class Tensor:
-    """A float64 array that remembers how it was computed. (S28)
+    """A float64 array that remembers how it was computed.
 
     Parameters
     ----------
@@ -628,7 +628,7 @@ def _as_parameters(parameters: Iterable[Tensor]) -> tuple[Tensor, ...]:
 
 # %% ../nbs/a4_autodiff.ipynb #310e684c
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if asked for. (S28)
+    """Stochastic gradient descent, with momentum if asked for.
 
     Parameters
     ----------
@@ -657,7 +657,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam, and with a weight decay AdamW. (S28)
+    """Adam, and with a weight decay AdamW.
 
     Parameters
     ----------
@@ -706,7 +706,7 @@ class Adam(Optimizer):
 
 # %% ../nbs/a4_autodiff.ipynb #7c7e0343
 def cross_entropy(logits: Tensor, targets: ArrayLike) -> Tensor:
-    """Return the mean negative log-probability of the targets, in nats. (S28)
+    """Return the mean negative log-probability of the targets, in nats.
 
     Parameters
     ----------

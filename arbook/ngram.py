@@ -242,7 +242,7 @@ def make_level(level: NGramCounts, prob: np.ndarray, backoff: np.ndarray) -> Lev
 
 
 def maximum_likelihood(counts: Sequence[NGramCounts]) -> list[Level]:
-    """Estimate by relative frequency: c(hw) / c(h). (S65)
+    """Estimate by relative frequency: c(hw) / c(h).
 
     Parameters
     ----------
@@ -471,7 +471,7 @@ def kneser_ney(
 
     References
     ----------
-    Kneser and Ney (1995); Chen and Goodman (1999). (S94b)
+    Kneser and Ney (1995); Chen and Goodman (1999).
     """
     estimate = modified_discounts if modified else absolute_discount
     discounts = np.stack([estimate(level.continuations) for level in counts])  # (order, 3)
@@ -601,7 +601,7 @@ class NGramLM(LanguageModel):
 
     References
     ----------
-    Kneser and Ney (1995); Chen and Goodman (1999); lecture [2], benchmark table (S94a, S94b).
+    Kneser and Ney (1995); Chen and Goodman (1999); third source lecture, benchmark table.
 
     Examples
     --------
@@ -851,7 +851,7 @@ def chain_mean(transition: np.ndarray, values: np.ndarray) -> float:
         As for `data.MarkovSource`.
     values : array_like, shape (V, V)
         The value of each step. With the negative log-probabilities of a model it is the model's expected loss, in
-        nats per symbol; with the chain's own, its entropy rate. (S96)
+        nats per symbol; with the chain's own, its entropy rate.
     """
     joint, values = as_expectation(transition, values)
     return float((joint * values).sum())

@@ -30,7 +30,7 @@ from .tokens import as_ids
 
 # %% ../nbs/04_objective.ipynb #b6ae5f33
 def conditionals(joint: ArrayLike) -> list[np.ndarray]:
-    """Factor the joint distribution of T tokens into T conditional ones, by the chain rule. (S52)
+    """Factor the joint distribution of T tokens into T conditional ones, by the chain rule.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def conditionals(joint: ArrayLike) -> list[np.ndarray]:
 
 
 def joint_from(factors: Sequence[np.ndarray]) -> np.ndarray:
-    """Multiply conditional distributions, as `conditionals` returns them, into the joint one. (S52)"""
+    """Multiply conditional distributions, as `conditionals` returns them, into the joint one."""
     joint = np.ones(())
     for factor in factors:
         joint = joint[..., None] * factor  # (V,) * t -> (V,) * (t + 1)
@@ -81,7 +81,7 @@ def joint_from(factors: Sequence[np.ndarray]) -> np.ndarray:
 
 # %% ../nbs/04_objective.ipynb #db421c35
 def cross_entropy_gradient(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the gradient of each token's cross-entropy with respect to its logits, p - 1[k = target]. (S71)
+    """Return the gradient of each token's cross-entropy with respect to its logits, p - 1[k = target].
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def check_range(ids: Tensor, vocab_size: int, name: str, allowed: int | None = N
 
 # %% ../nbs/04_objective.ipynb #c09bcbd1
 class LanguageModel(nn.Module):
-    """The interface of every token model: one function, evaluated at all positions or step by step. (S1, S19)
+    """The interface of every token model: one function, evaluated at all positions or step by step.
 
     A model sets `vocab_size` and defines `forward`. The other methods have default versions that follow from it: slow,
     and the reference for faster ones of its own, which `check_conformance` compares with them.
@@ -231,7 +231,7 @@ def read_in_steps(model: LanguageModel, ids: Tensor, sizes: Sequence[int]) -> Te
 def causal_check(
     f: Callable[[Tensor], Tensor], inputs: Tensor, *, vocab_size: int | None = None
 ) -> Tensor:
-    """Find out which outputs of a sequence function depend on which inputs, by changing each input in turn. (S2)
+    """Find out which outputs of a sequence function depend on which inputs, by changing each input in turn.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def causal_check(
 
 @contextmanager
 def evaluating(*models: Any) -> Iterator[None]:
-    """Put modules into evaluation mode, and afterwards each of their parts back into the mode it had. (E13)"""
+    """Put modules into evaluation mode, and afterwards each of their parts back into the mode it had."""
     modules = [part for model in models if isinstance(model, nn.Module) for part in model.modules()]
     modes = [part.training for part in modules]
     try:
@@ -294,7 +294,7 @@ IGNORE = -100  # the target of a position that does not count
 
 
 def shifted_pairs(docs: Iterable[Sequence[int]], *, pad_id: int = 0) -> tuple[Tensor, Tensor]:
-    """Turn documents into a batch of inputs and of targets, which are the inputs shifted by one. (S24)
+    """Turn documents into a batch of inputs and of targets, which are the inputs shifted by one.
 
     Parameters
     ----------
@@ -346,7 +346,7 @@ def as_document(doc: Sequence[int]) -> Tensor:
 def autoregressive_loss(
     logits: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = IGNORE
 ) -> Tensor:
-    """Compare predictions with targets by cross-entropy, averaged over the tokens that count. (S67, S68, S72)
+    """Compare predictions with targets by cross-entropy, averaged over the tokens that count.
 
     Parameters
     ----------
@@ -373,8 +373,8 @@ def autoregressive_loss(
 
     References
     ----------
-    Lecture [2], code `autoregressive_loss`. There `view` fails on logits that are not contiguous, and the mean of
-    nothing is nan (E9).
+    Third source lecture, code `autoregressive_loss`. There `view` fails on logits that are not contiguous, and the
+    mean of nothing is nan.
     """
     logits = as_logits(logits)
     check_targets(targets, logits.shape[:-1], logits.shape[-1], ignore_index)
@@ -387,11 +387,11 @@ def autoregressive_loss(
 def squared_loss(
     logits: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = IGNORE
 ) -> Tensor:
-    """Compare probabilities with one-hot targets by squared distance; otherwise like `autoregressive_loss`. (S27)
+    """Compare probabilities with one-hot targets by squared distance; otherwise like `autoregressive_loss`.
 
     References
     ----------
-    Lecture [1]. As a score of forecasts it is Brier's (1950).
+    Second source lecture. As a score of forecasts it is Brier's (1950).
     """
     logits = as_logits(logits)
     check_targets(targets, logits.shape[:-1], logits.shape[-1], ignore_index)
@@ -477,7 +477,7 @@ def check_conformance(
     tolerance: float | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, float]:
-    """Test whether a model keeps the promises of `LanguageModel`, on given or random ids. (S1, S45, S46)
+    """Test whether a model keeps the promises of `LanguageModel`, on given or random ids.
 
     Parameters
     ----------
@@ -650,7 +650,7 @@ def next_token_excess(model: LanguageModel, prefix: Tensor) -> float:
 
 # %% ../nbs/04_objective.ipynb #3aeddf59
 def effective_choices(probs: ArrayLike) -> np.ndarray:
-    """Return how many equally likely choices are as uncertain as a distribution: exp of its entropy. (S93)
+    """Return how many equally likely choices are as uncertain as a distribution: exp of its entropy.
 
     Parameters
     ----------
@@ -678,7 +678,7 @@ ROUNDING = 1e-3  # how far above 0 a log-probability may be by rounding
 
 
 def perplexity(losses: ArrayLike, counts: ArrayLike | None = None) -> float:
-    """Return exp of the mean loss per token, from the mean losses of several pieces of a text. (S92)
+    """Return exp of the mean loss per token, from the mean losses of several pieces of a text.
 
     A model is measured by `compute_perplexity`, or by `arbook.perplexity.score`.
 
@@ -729,7 +729,7 @@ def perplexity(losses: ArrayLike, counts: ArrayLike | None = None) -> float:
 
 # %% ../nbs/04_objective.ipynb #be89623e
 def compute_perplexity(model: nn.Module, data_loader: Iterable) -> float:
-    """Measure the perplexity of a model on batches of text. (S73)
+    """Measure the perplexity of a model on batches of text.
 
     Parameters
     ----------
@@ -753,7 +753,8 @@ def compute_perplexity(model: nn.Module, data_loader: Iterable) -> float:
 
     References
     ----------
-    Lecture [2], code `compute_perplexity`, which leaves the model in evaluation mode and the data where they are (E13).
+    Third source lecture, code `compute_perplexity`, which leaves the model in evaluation mode and the data where they
+    are.
     """
     device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     total, n_tokens = 0.0, 0
@@ -1005,7 +1006,7 @@ def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
 
 # %% ../nbs/04_objective.ipynb #9ca74327
 def fit_one_hot(ids: ArrayLike, context: int, vocab_size: int) -> np.ndarray:
-    """Fit the next token by least squares on the one-hot vectors of the last few tokens. (A8)
+    """Fit the next token by least squares on the one-hot vectors of the last few tokens.
 
     Parameters
     ----------

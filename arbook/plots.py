@@ -95,7 +95,7 @@ def fan(
     times, mean : array_like, shape (h,)
         When, and what is forecast.
     intervals : sequence of array_like, each of shape (h, 2)
-        Lower and upper bounds; the widest first or last, the bands add up to a darker middle.
+        Lower and upper bounds; the widest first or last, the bands add up to a stronger middle.
     color, label : str
         Of the line; the bands share the colour.
     """

@@ -52,7 +52,7 @@ def make_pairs(tokens: Sequence) -> list[tuple[list, Any]]:
 
     References
     ----------
-    Lecture [1], first table (S21).
+    Second source lecture, first table.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def make_pairs(tokens: Sequence) -> list[tuple[list, Any]]:
 
 # %% ../nbs/02_tokens.ipynb #b4a3636f
 class Corpus:
-    """Documents as token sequences, with their (context, target) pairs numbered from 1 as in the lectures. (S22, S23)
+    """Documents as token sequences, with their (context, target) pairs numbered from 1 as in the lectures.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ class Corpus:
 
 # %% ../nbs/02_tokens.ipynb #00c7d9ff
 class Vocab:
-    """A numbered list of tokens: the id of every token, and the token of every id. (S30, S32)
+    """A numbered list of tokens: the id of every token, and the token of every id.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def as_text(text: str, name: str = "text") -> str:
 
 
 def as_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids", first: int = 0) -> np.ndarray:
-    """Return token ids as an int64 array, after checking that each is an integer in the vocabulary. (S26)
+    """Return token ids as an int64 array, after checking that each is an integer in the vocabulary.
 
     Parameters
     ----------
@@ -277,12 +277,12 @@ def as_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids", first: int = 0
 
 # %% ../nbs/02_tokens.ipynb #52451864
 def ids_from_slots(slots: ArrayLike, vocab_size: int) -> np.ndarray:
-    """Turn the lectures' slots 1 ... V into ids 0 ... V - 1. (E1)"""
+    """Turn the lectures' slots 1 ... V into ids 0 ... V - 1."""
     return as_ids(slots, vocab_size, name="slots", first=1) - 1
 
 
 def slots_from_ids(ids: ArrayLike, vocab_size: int) -> np.ndarray:
-    """Turn ids 0 ... V - 1 into the lectures' slots 1 ... V. (E1)"""
+    """Turn ids 0 ... V - 1 into the lectures' slots 1 ... V."""
     return as_ids(ids, vocab_size) + 1
 
 # %% ../nbs/02_tokens.ipynb #e1dbfd8e
@@ -574,7 +574,7 @@ _OLD_SPLITS = _splits(r"\w+(?:['’]\w+)*|[^\w\s]")  # of files of version 1: ma
 
 
 class WordTokenizer(Tokenizer):
-    """A tokenizer whose tokens are words and signs. (S29)
+    """A tokenizer whose tokens are words and signs.
 
     Parameters
     ----------
@@ -692,7 +692,7 @@ class WordTokenizer(Tokenizer):
 
 # %% ../nbs/02_tokens.ipynb #b77ba095
 class CharTokenizer(Tokenizer):
-    """A tokenizer whose tokens are characters (Unicode code points). (S31)
+    """A tokenizer whose tokens are characters (Unicode code points).
 
     Parameters
     ----------
@@ -766,7 +766,7 @@ _BYTE_OF = {char: byte for byte, char in enumerate(BYTE_CHARS)}
 
 # %% ../nbs/02_tokens.ipynb #632e6d96
 class BPETokenizer(Tokenizer):
-    """Byte-level byte-pair encoding, as in GPT-2: every text has ids, and they give back exactly that text. (S31)
+    """Byte-level byte-pair encoding, as in GPT-2: every text has ids, and they give back exactly that text.
 
     Ids 0 to 255 are the bytes, then come the merges in the order in which they were learned, then the special tokens.
     Where 131,072 characters have no place at which the rule of GPT-2 surely cuts, neither white space nor the end of a
