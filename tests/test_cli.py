@@ -339,31 +339,39 @@ def test_the_order_is_chosen_by_bic_among_those_that_the_series_allows(shell, mo
     assert shell("forecast", "--max-order", most, "-q", stdin=WAVE_TEXT).err == ""
 
 
-def test_columns_go_by_name_by_number_or_are_the_last(shell):
-    table = "day,low,high\nMo,1,5\nTu,2,6\n\nWe,4,7\n"
-    assert cli.read_column(table) == [5, 6, 7]
-    assert cli.read_column(table, "low") == [1, 2, 4]
-    assert cli.read_column("1,5\n2,6\n") == [5, 6]
-    assert cli.read_column("1,5\n2,6\n", "1") == [1, 2]
+def test_columns_go_by_name_or_by_number_and_are_never_guessed(shell):
+    table = "day,low,high\nMo,1,5\nTu,2,6\nWe,4,7\n\n"
+    assert cli.read_column(table, "low") == cli.read_column(table, "2") == [1, 2, 4]
+    assert cli.read_column("day,high\nMo,5\nTu,6\n") == [5, 6]  # the only one with numbers
+    assert cli.read_column("2;1\n5;6\n7;8\n", "1", header=True) == [6, 8]  # names come first
+    for column, values in (("1", [1, 2]), ("2", [5, 6])):
+        assert cli.read_column("1,5\n2,6\n", column, delimiter=",") == values
     assert cli.read_column("x\r\n1e3\r\n-2\r\n") == [1000, -2]
-    assert cli.read_column('a,b\n"1\n\u2028",3\n') == [3]  # a cell may hold line ends
+    assert cli.read_column('a,b\n"1\n\u2028",3\n', "b") == [3]  # a cell may hold line ends
     Path("t.csv").write_text(table)
     arguments = ["t.csv", "--column", "low", "--order", 1, "--horizon", 1, "--json"]
     assert shell("forecast", *arguments).records[0]["forecast"] == pytest.approx([8])
+    shell("forecast", "t.csv").fails(
+        "2 columns of numbers", "'low' (--column 2), 'high' (--column 3)"
+    )
 
 
 def test_a_first_row_with_a_number_is_no_header_and_a_mark_of_byte_order_no_cell():
     """Else the first value would be missing from the series."""
     assert cli.read_column("\ufeff1\n2\n4\n") == [1, 2, 4]
     assert cli.read_column("\ufeffa,b\n1,2\n", "a") == [1]
-    assert cli.read_column("1,low\n2,high\n", "1") == [1, 2]
-    with pytest.raises(ValueError, match="line 1, column '2': 'total' is not a finite number"):
+    assert cli.read_column("1,low\n2,high\n", "1", header=False) == [1, 2]
+    with pytest.raises(
+        cli.CommandError, match="line 1: '1, low' can be a header or values: say --header or --no"
+    ):
+        cli.read_column("1,low\n2,high\n", "1")
+    with pytest.raises(ValueError, match="2 columns of numbers, say which: '2019'"):
         cli.read_column("2019,total\n1,2\n")
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_numbers_are_read_exactly(values):
-    assert cli.read_column("\n".join(map(repr, values))) == values
+    assert cli.read_column("\n".join(map(repr, values)), decimal=".") == values
     assert cli.read_column("t,x\n" + "\n".join(f"a,{v!r}" for v in values)) == values
 
 
@@ -375,10 +383,10 @@ def test_numbers_are_read_exactly(values):
         (b"x\n1\nn/a\n3\n", ["standard input, line 3", "'n/a'", "not a finite number"]),
         (b"x\n1\nnan\n", ["'nan'", "not a finite number"]),
         (b"x\n1\n1_000\n", ["'1_000'"]),
-        (b"a,b\n1,2\n3\n", ["line 3", "1 cells instead of 2"]),
+        (b"a,b\n1,2\n3\n", ["line 3", "1 cells where the header has 2"]),
         (b"x,x\n1,2\n", ["standard input has two columns 'x'"]),
         (b"x\n" + b"1" * 200_000, ["standard input is not a CSV file", "field larger"]),
-        (b"1\n2\n", ["z must have at least 7 values"]),
+        (b"1\n2\n", ["standard input has 2 values", "it takes 7"]),
         (b"\xff\xfe1\n", ["standard input is not a text in UTF-8", "byte 0"]),
     ],
 )
@@ -391,10 +399,14 @@ def test_forecast_names_a_wrong_column_file_or_number(shell):
     shell("forecast", "t.csv", "--column", "c").fails("t.csv has no column 'c'; it has a, b")
     shell("forecast", "u.csv").fails("u.csv: No such file")
     shell("forecast", ".").fails("Is a directory")
-    shell("forecast", "--order", 0, stdin=WAVE_TEXT).fails("order", "0")
-    shell("forecast", "-q", "--max-order", 0, stdin=WAVE_TEXT).fails("max_order", "0")
-    shell("forecast", "-q", "--horizon", 0, stdin=WAVE_TEXT).fails("horizon", "0")
-    shell("forecast", "-q", "--level", 1, stdin=WAVE_TEXT).fails("level", "1")
+    shell("forecast", "--order", 0, stdin=WAVE_TEXT).fails("--order must be at least 1, got 0")
+    shell("forecast", "-q", "--max-order", 0, stdin=WAVE_TEXT).fails(
+        "--max-order must be at least 1, got 0"
+    )
+    shell("forecast", "-q", "--horizon", 0, stdin=WAVE_TEXT).fails(
+        "--horizon must be at least 1, got 0"
+    )
+    shell("forecast", "-q", "--level", 1, stdin=WAVE_TEXT).fails("--level", "got 1")
 
 
 # --- data -------------------------------------------------------------------------------------------------------------

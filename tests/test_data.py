@@ -196,7 +196,7 @@ def test_download_is_verified_and_lands_in_the_cache(empty_disk, monkeypatch):
 
 def test_csv_of_one_column_is_one_dimensional(tmp_path):
     path = tmp_path / "z.csv"
-    path.write_text("\ufeffyear,x\n2000,1\n\n2001,2e3\n", encoding="utf-8")
+    path.write_text("\ufeffyear,x\n2000,1\n2001,2e3\n\n", encoding="utf-8")
     z = data.load_csv(path, time_column="year", unit="m", name="mine")
     assert (
         z.values.tolist() == [1.0, 2000.0]
@@ -213,7 +213,8 @@ def test_csv_of_one_column_is_one_dimensional(tmp_path):
     "text, message",
     [
         ("x\n1\ntwo\n", "line 3, column 'x': 'two'"),
-        ("x\n1\n\nnan\n", "line 4, column 'x': 'nan'"),
+        ("x\n1\n\nnan\n", "line 3 is blank"),
+        ("x\n1\nnan\n\n", "line 3, column 'x': 'nan'"),
         ("x\ninf\n", "'inf'"),
         ("x,y\n1,\n", "column 'y': ''"),
         ("x,y\n1\n", "line 2: 1 cells where the header has 2"),
