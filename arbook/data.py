@@ -292,32 +292,32 @@ def _find_delimiter(text: str, decimal: str | None, source: str) -> str:
         rows = heads.get(sign) or []
         if rows and len(rows[0]) > 1 and sign in ("\t", ";", "|"):
             return sign
-        if rows and sign != decimal:
+        if rows:
             fits[sign] = _fit(rows, sign)
     best = [sign for sign, fit in fits.items() if fit == 2]
-    if best == [""] and fits.get(",") == 1:
-        best = [",", ""]
+    if len(best) == 1 and best != [" "]:  # a header without a name for the labels of the rows
+        best = [sign for sign in (",", " ") if fits.get(sign) == 1 and sign not in best] + best
+    if decimal == "," and len(best) > 1 and best[0] == ",":  # it cuts only where nothing else does
+        best = best[1:]
     if "" in best and not _is_number(heads[""][0][0]):  # a name, or a header of several cells
         if any(len(heads.get(sign, [[]])[0]) > 1 for sign in {",", *best} - {""}):
             best.remove("")
     if len(best) > 1:
-        raise ValueError(_two_cuts(best, heads, text, source))
+        raise ValueError(f"{source}, {_two_cuts(best, heads, text)}")
     if not best:  # a bad cell or row will say what is wrong; find the separator that shows it
         best = [s for s in fits if fits[s] or (s == "," and len(heads[s][0]) > 1)]
     return best[0] if best else ""
 
 
-def _two_cuts(best: list[str], heads: dict, text: str, source: str) -> str:
-    """Say that several separators fit."""
-    line, row = list(islice(_rows(text, "", source), 2))[-1]
+def _two_cuts(best: list[str], heads: dict[str, list[list[str]]], text: str) -> str:
+    """Say that several separators fit, and what decides."""
+    lines = [match.group().strip() for match in islice(_LINE.finditer(text), 2)]
     names = {",": "commas", " ": "blanks"}
     ways = [f"{len(heads[s][-1])} cells between {names[s]}" if s else "one number" for s in best]
-    options = [f"delimiter='{ {',': 'comma', ' ': 'space', '': 'none'}[s] }'" for s in best]
+    words = {sign: word for word, sign in _DELIMITERS.items()}
+    options = " or ".join(f"delimiter={words[sign]!r}" for sign in best)
     more = ", and decimal='.' or decimal=',' with the last" if best == [",", ""] else ""
-    return (
-        f"{source}, line {line}: {row[0]!r} can be {' or '.join(ways)}: "
-        f"say {' or '.join(options)}{more}"
-    )
+    return f"line {len(lines)}: {lines[-1]!r} can be {' or '.join(ways)}: say {options}{more}"
 
 # %% ../nbs/a1_data.ipynb #6ad1f04e
 #| code-fold: true
@@ -373,7 +373,8 @@ def _has_header(rows: list[list[str]], wanted: Iterable[str], source: str) -> bo
     if votes == {None} and all(map(_is_number, first)) and not _look_like_names(first, columns):
         return False
     raise ValueError(
-        f"{source}, line 1: {', '.join(first)!r} can be a header or values: say header=True or header=False"
+        f"{source}, line 1: {', '.join(first)!r} can be a header or values: "
+        f"say header=True or header=False"
     )
 
 # %% ../nbs/a1_data.ipynb #0b94e1d7
@@ -584,8 +585,8 @@ def _hint(cell: str) -> str:
 def _settle(column: _Column, layout: _Layout, j: int) -> tuple[str, array]:
     """Return the decimal sign of a column and its values, or raise ValueError if both signs fit."""
     if len(column.ways) == 2 and column.doubt:
-        point, comma = (np.abs(np.frombuffer(column.values[sign])) for sign in ".,")
-        if layout.delimiter != "," or (point > comma).any():  # some cell has a comma
+        point, comma = (np.frombuffer(column.values[sign]) for sign in ".,")
+        if layout.delimiter != "," or not np.allclose(1000 * point, comma, rtol=1e-9, atol=0):
             line, cell, *numbers = column.doubt
             either = " or ".join(f"{number:g}" for number in numbers)
             raise ValueError(
