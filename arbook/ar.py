@@ -106,6 +106,12 @@ def as_number(
     return number
 
 
+def _unwrap(z: ArrayLike) -> ArrayLike:
+    """Return the values of a `Series` of the book, and anything else as it is."""
+    values = getattr(z, "values", None)
+    return values if isinstance(values, np.ndarray) and not hasattr(z, "__array__") else z
+
+
 def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarray:
     """Return `z` as a contiguous float64 array, after checking that it is a finite real sequence.
 
@@ -118,9 +124,13 @@ def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarr
     """
     if np.ma.is_masked(z):
         raise ValueError(f"{name} has masked values; fill or drop them first")
-    values = np.asarray(z)
+    try:
+        values = np.asarray(_unwrap(z))
+    except ValueError:  # numpy speaks of an inhomogeneous shape
+        raise ValueError(f"{name} must hold numbers, got parts of different lengths") from None
     if values.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
+        hint = "; convert it first, with astype(float)" if values.dtype == object else ""
+        raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}{hint}")
     if values.ndim != 1:
         raise ValueError(
             f"{name} must be one-dimensional, got shape {values.shape}; pass several series as a list, "
@@ -736,9 +746,26 @@ class Forecast(NamedTuple):
 
 def as_series_list(z: ArrayLike | Sequence[ArrayLike], *, min_length: int) -> list[np.ndarray]:
     """Return one series, or a list or tuple of several, as a list of checked float64 arrays."""
-    if isinstance(z, (list, tuple)) and len(z) and all(np.ndim(part) == 1 for part in z):
+    if isinstance(z, (list, tuple)) and len(z) and all(map(_is_sequence, z)):
         return [as_series(part, name=f"z[{i}]", min_length=min_length) for i, part in enumerate(z)]
     return [as_series(z, min_length=min_length)]
+
+
+def _is_sequence(part: ArrayLike) -> bool:
+    """Tell whether something is one-dimensional."""
+    try:
+        return np.ndim(_unwrap(part)) == 1
+    except ValueError:  # of parts of different lengths
+        return False
+
+
+def _as_rng(rng: np.random.Generator | int) -> np.random.Generator:
+    """Return a generator, made from a seed if need be, or raise TypeError."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, (bool, np.bool_)) or not hasattr(rng, "__index__"):
+        raise TypeError(f"rng must be a numpy.random.Generator or a seed, got {rng!r}")
+    return np.random.default_rng(as_count(rng, "rng", minimum=0))
 
 
 def as_windows(windows: ArrayLike, order: int) -> np.ndarray:
@@ -787,17 +814,32 @@ class Stream:
     def __init__(self, order: int, intercept: bool, solver: str):
         self.order, self.intercept, self.by_moments = order, intercept, solver == "normal"
         self.tail, self.n_rows, self.summary = np.empty(0), 0, None
-        self.scale, self.shift = 1.0, 0.0
+        self.scale, self.shift, self.largest = 1.0, 0.0, 0.0
 
     def add(self, chunk: np.ndarray) -> None:
         """Take the windows that end in `chunk` into account."""
         values, width = np.concatenate([self.tail, chunk]), self.order + 1
         if len(values) >= width:
+            scale, shift = scale_and_shift([values], centre=self.intercept)
             if self.summary is None:
-                self.scale, self.shift = scale_and_shift([values], centre=self.intercept)
+                self.scale, self.shift = scale, shift
+            elif scale > self.scale:
+                self._rescale(scale)
             self._summarise(values / self.scale - self.shift, width)
             self.n_rows += len(values) - self.order
         self.tail = values[-self.order :].copy()
+        self.largest = max(self.largest, np.abs(chunk).max())
+
+    def _rescale(self, scale: float) -> None:
+        """Express what is kept in a larger unit, a power of two as before, so that later values cannot overflow."""
+        ratio = self.scale / scale
+        self.scale, self.shift = scale, self.shift * ratio
+        if self.by_moments:
+            gram, sums = self.summary.gram * ratio * ratio, self.summary.sums * ratio
+            self.summary = Moments(gram, sums, self.summary.n_rows)
+        else:  # but not the column of ones
+            columns = np.arange(self.summary.shape[1]) >= int(self.intercept)
+            self.summary = np.where(columns, self.summary * ratio, self.summary)
 
     def _summarise(self, values: np.ndarray, width: int) -> None:
         if self.by_moments:
@@ -913,7 +955,7 @@ class LinearAR:
         options = {"intercept": self.intercept, "ridge": self.ridge, "solver": self.solver}
         fit = least_squares(series, self.order, **options)
         self._stream = None
-        return self._keep(fit)
+        return self._keep(fit, max(np.abs(part).max() for part in series))
 
     def partial_fit(self, chunk: ArrayLike) -> Self:
         """Continue the fit with the next values of one stream.
@@ -932,14 +974,18 @@ class LinearAR:
         ValueError
             If the model was fitted by `fit`, which keeps nothing to continue from.
         """
-        if self._stream is None:
+        chunk, stream = as_series(chunk, name="chunk"), copy.copy(self._stream)
+        if stream is None:
             if "coef_" in self.__dict__:
                 raise ValueError("this model was fitted by fit(); call partial_fit on a new model")
-            self._stream = Stream(self.order, self.intercept, self.solver)
-        self._stream.add(as_series(chunk, name="chunk"))
-        return self._keep(self._stream.solve(self.ridge)) if self._stream.n_rows else self
+            stream = Stream(self.order, self.intercept, self.solver)
+        stream.add(chunk)  # a copy, so that copies of a model do not share their streams
+        self._stream = stream
+        return self._keep(stream.solve(self.ridge), stream.largest) if stream.n_rows else self
 
-    def _keep(self, fit: Fit) -> Self:
+    def _keep(self, fit: Fit, largest: float) -> Self:
+        """Keep a fit to values of which none is larger than `largest`."""
+        self._rounding = EPS * float(largest)
         self.coef_, self.intercept_ = fit.coef[:, 0], float(fit.intercept[0])
         self.sigma2_ = float(fit.rss[0] / fit.n_rows)
         self.n_rows_, self.rank_ = fit.n_rows, fit.rank
@@ -965,7 +1011,8 @@ class LinearAR:
         -------
         ndarray, shape (...)
         """
-        return apply_weights(as_windows(X, self.order), self.coef_, self.intercept_)
+        coef = self.coef_  # before a look at X: whether there is a fit comes first
+        return apply_weights(as_windows(X, self.order), coef, self.intercept_)
 
     def step(self, window: ArrayLike) -> float:
         """Predict the value after one window, shape (order,): the incremental evaluation."""
@@ -986,41 +1033,73 @@ class LinearAR:
         horizon : int
             How many steps ahead.
         level : float, optional
-            The probability, between 0 and 1, with which each interval is to cover the future value. It takes the
-            weights for true and the noise for Gaussian, of variance `sigma2_`.
+            The probability, between 0 and 1, with which each interval is to cover the future value; one number. It
+            takes the weights for true and the noise for Gaussian, of variance `sigma2_`.
 
         Returns
         -------
         ndarray, shape (horizon,), or Forecast
             The forecasts; with `level`, together with their intervals.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not as above, or the forecasts or their bounds leave the range of float64, as those of
+            an explosive fit do in the end.
         """
+        coef = self.coef_
         window = as_series(z, min_length=self.order)[-self.order :]
-        mean = recursive_forecast(
-            window, self.coef_, as_count(horizon, "horizon"), intercept=self.intercept_
+        level = None if level is None else as_number(level, "level", above=0, below=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = recursive_forecast(
+                window, coef, as_count(horizon, "horizon"), intercept=self.intercept_
+            )
+            if level is None:
+                return self._check_range(mean)
+            shocks = np.abs(impulse_response(coef, horizon))
+            deviation = np.sqrt(self.sigma2_) * np.hypot.accumulate(
+                shocks
+            )  # no squares to overflow
+            half = -NormalDist().inv_cdf((1 - level) / 2) * deviation  # (h,)
+            bounds = mean[:, None] + half[:, None] * np.array([-1.0, 1.0])
+        return Forecast(self._check_range(mean), self._check_range(bounds))
+
+    def _check_range(self, forecasts: np.ndarray) -> np.ndarray:
+        """Return forecasts, shape (h,) or (h, 2), or raise ValueError if some are not finite."""
+        finite = np.isfinite(forecasts).reshape(len(forecasts), -1).all(1)
+        if finite.all():
+            return forecasts
+        root = abs(characteristic_roots(self.coef_)[0])
+        why = f"the fit explodes: its largest root is {root:.4g}, not below 1"
+        if root <= 1:
+            why = f"sigma2_ is {self.sigma2_:.3g}: measure the series in a larger unit"
+        raise ValueError(
+            f"the forecast leaves the range of float64 at step {int(np.argmin(finite)) + 1}, since {why}"
         )
-        if level is None:
-            return mean
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, got {level!r}")
-        deviation = np.sqrt(forecast_variance(self.coef_, horizon, sigma2=self.sigma2_))  # (h,)
-        half = NormalDist().inv_cdf((1 + level) / 2) * deviation
-        return Forecast(mean, mean[:, None] + half[:, None] * np.array([-1.0, 1.0]))
 
     def next_distribution(self, window: ArrayLike) -> NormalDist:
         """Return the Gaussian distribution of the value after one window, shape (order,). (S1)"""
         return NormalDist(self.step(window), float(np.sqrt(self.sigma2_)))
 
     def log_prob(self, z: ArrayLike) -> np.ndarray:
-        """Return the natural log density of every value given the `order` values before it, shape (N - order,). (S1)"""
+        """Return the natural log density of every value given the `order` values before it, shape (N - order,). (S1)
+
+        Raises
+        ------
+        ValueError
+            If the fit left no residual but rounding: if `sigma2_` is at most (16 eps m)², where m is the largest
+            absolute value in the fit and eps the spacing of float64 at 1. Any density would then be that of rounding.
+        """
         X, y = lag_matrix(z, self.order)
-        if self.sigma2_ <= 0:
+        if self.sigma2_ <= (16 * getattr(self, "_rounding", 0.0)) ** 2:
             raise ValueError(
-                "the fit left no residual, so the density is infinite; log_prob needs noise"
+                f"the fit left no residual but rounding (sigma2_ is {self.sigma2_:.3g}), so there is no density; "
+                f"log_prob needs noise"
             )
         return -0.5 * (np.log(2 * np.pi * self.sigma2_) + (y - self.predict(X)) ** 2 / self.sigma2_)
 
-    def sample(self, z: ArrayLike, n: int, *, rng: np.random.Generator) -> np.ndarray:
-        """Draw one possible continuation of the past `z`, shape (n,), under Gaussian noise."""
+    def sample(self, z: ArrayLike, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
+        """Draw one possible continuation of the past `z`, shape (n,), under Gaussian noise; `rng` as in `simulate`."""
         window = as_series(z, min_length=self.order)[-self.order :]
         return simulate(
             self.coef_,
@@ -1062,8 +1141,14 @@ def fit_each(
     """
     order = as_count(order, "order")
     check_options(ridge, "auto")
-    if np.ndim(series) != 2 or not len(series):
-        raise ValueError(f"series must have shape (B, N) with B >= 1, got {np.shape(series)}")
+    try:
+        shape = np.shape(series)
+    except ValueError:  # rows of different lengths
+        raise ValueError(
+            "series must have rows of equal length; fit each by itself with LinearAR"
+        ) from None
+    if len(shape) != 2 or not len(series):
+        raise ValueError(f"series must have shape (B, N) with B >= 1, got {shape}")
     rows = np.array(
         [as_series(z, name=f"series[{b}]", min_length=order + 1) for b, z in enumerate(series)]
     )
@@ -1325,7 +1410,8 @@ class DirectAR:
 
     def predict(self, windows: ArrayLike) -> np.ndarray:
         """Predict the values after each window, shape (..., order), all at once. Returns shape (..., horizon)."""
-        return apply_weights(as_windows(windows, self.order), self.coef_, self.intercept_)
+        coef = self.coef_
+        return apply_weights(as_windows(windows, self.order), coef, self.intercept_)
 
     def forecast(self, z: ArrayLike, horizon: int | None = None) -> np.ndarray:
         """Forecast the next values after the series `z`, at most `self.horizon` of them. Returns shape (horizon,)."""
@@ -1365,7 +1451,7 @@ def simulate(
     n: int,
     *,
     sigma: float = 1.0,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     intercept: float = 0.0,
     initial: ArrayLike | None = None,
 ) -> np.ndarray:
@@ -1379,8 +1465,8 @@ def simulate(
         The length of the series.
     sigma : float
         The standard deviation of the noise of one step.
-    rng : numpy.random.Generator
-        The source of randomness.
+    rng : numpy.random.Generator or int
+        The source of randomness, or a seed.
     intercept : float
         The constant term.
     initial : array_like, shape (p,), optional
@@ -1391,7 +1477,7 @@ def simulate(
     -------
     ndarray, shape (n,)
     """
-    coef, n = as_series(coef, name="coef"), as_count(n, "n")
+    coef, n, rng = as_series(coef, name="coef"), as_count(n, "n"), _as_rng(rng)
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a finite number >= 0, got {sigma!r}")
     if not np.isfinite(intercept):
@@ -1639,6 +1725,19 @@ class Backtest:
         return ((self.forecasts - self.actuals) ** 2).mean(0)
 
 
+def _fitted(model: Forecaster, z: np.ndarray) -> Forecaster:
+    """Return a model that has been fitted to a series, or raise TypeError if `fit` returns something else."""
+    for method in ("fit", "forecast"):
+        if not callable(getattr(model, method, None)):
+            raise TypeError(f"model must have a method {method}, got {model!r}")
+    fitted = model.fit(z)
+    if not callable(getattr(fitted, "forecast", None)):
+        raise TypeError(
+            f"the method fit of {type(model).__name__} must return the fitted model (`return self`), got {fitted!r}"
+        )
+    return fitted
+
+
 def backtest(
     model: Forecaster,
     z: ArrayLike,
@@ -1682,11 +1781,13 @@ def backtest(
         )
     z = z.view()
     z.flags.writeable = False  # a model may look at the past, not change it
-    model = copy.deepcopy(model).fit(z[:start])
+    model = copy.deepcopy(model)
+    fitted = _fitted(model, z[:start])
     forecasts = []
     for origin in origins:
         past = z[:origin]
-        forecast = np.asarray((model.fit(past) if refit else model).forecast(past, horizon))
+        fitted = _fitted(model, past) if refit else fitted
+        forecast = np.asarray(fitted.forecast(past, horizon))
         if forecast.shape != (horizon,):
             raise ValueError(f"forecast must have shape ({horizon},), got {forecast.shape}")
         forecasts.append(forecast)

@@ -1092,6 +1092,173 @@ def test_other_bad_arguments_are_refused():
         model.log_prob(FIBONACCI)
 
 
+# --- the limits of the numbers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.RankWarning")
+@pytest.mark.parametrize("exponent", [-200, 0, 200])
+@pytest.mark.parametrize(
+    "z, order",
+    [
+        (2.0 ** np.arange(6), 1),
+        (FIBONACCI, 2),
+        (np.cos(np.arange(300.0)), 2),
+        (1e6 + np.cos(np.arange(300.0)), 3),
+        (np.arange(50.0) ** 2, 3),
+        (np.full(30, 3.7), 1),
+    ],
+)
+def test_a_residual_that_is_rounding_has_no_density(z, order, exponent):
+    """By the laws of these series the true residual is zero, whatever the computation leaves of it."""
+    z = np.ldexp(np.asarray(z, dtype=float), exponent)
+    with pytest.raises(ValueError, match="no residual but rounding"):
+        ar.LinearAR(order, intercept=True).fit(z).log_prob(z)
+    chunks = ar.LinearAR(order, intercept=True).partial_fit(z[:4]).partial_fit(z[4:])
+    with pytest.raises(ValueError, match="no residual but rounding"):
+        chunks.log_prob(z)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0])
+def test_small_noise_is_no_rounding(size):
+    """Far above the spacing of float64, a density is the one of the noise: -log(s sqrt(2 pi e)) on average."""
+    z = 1 + size * rng().normal(size=500)
+    model = ar.LinearAR(1, intercept=True).fit(z)
+    expected = -0.5 * np.log(2 * np.pi * np.e * model.sigma2_)
+    rounding = EPS / size  # of the values, in units of the noise
+    assert model.log_prob(z).mean() == pytest.approx(expected, rel=1e-9, abs=rounding)
+    assert np.sqrt(model.sigma2_) == pytest.approx(size, rel=0.1)
+
+
+@pytest.mark.parametrize("level", [[80, 95], (0.8, 0.9), np.array([0.8]), "0.9", True])
+def test_a_forecast_has_one_level(level):
+    with pytest.raises(TypeError, match="level must be a number"):
+        ar.LinearAR(1).fit(walk(30)).forecast([1.0], 2, level=level)
+
+
+@pytest.mark.parametrize("level", [1e-9, 0.5, 0.9, 1 - 1e-12, 0.9999999999999999])
+def test_intervals_are_right_up_to_the_largest_level(level):
+    """The bound leaves (1 - level) / 2 of a Gaussian above it, by the complementary error function."""
+    from math import erfc, sqrt
+
+    model = ar.LinearAR(1, intercept=True).fit(walk(60))
+    mean, interval = model.forecast([1.0], 1, level=level)
+    half = (interval[0, 1] - mean[0]) / sqrt(model.sigma2_)
+    assert erfc(half / sqrt(2)) == pytest.approx(1 - level, rel=1e-9 if level > 0.1 else 1e-6)
+
+
+def test_a_forecast_that_explodes_says_so_before_it_is_no_number():
+    """The root is 1.25: after n steps a forecast is 1.25 to the n, and the largest float64 is 2 to the 1024."""
+    z = 1.25 ** np.arange(40) + 1e-3 * rng().normal(size=40)
+    model = ar.LinearAR(1, intercept=True).fit(z)
+    steps = int((np.log(2) * 1024 - np.log(z[-1])) / np.log(1.25)) - 10
+    mean, interval = model.forecast(z, steps, level=0.9)
+    assert np.isfinite(interval).all() and (interval[:, 0] < mean).all()
+    slope = np.diff(
+        np.log(interval[-50:] - mean[-50:, None], where=[False, True], out=np.zeros((50, 2)))[:, 1]
+    )
+    np.testing.assert_allclose(slope, np.log(model.coef_[0]), rtol=1e-6)
+    for level in (None, 0.9):
+        with pytest.raises(
+            ValueError, match=r"range of float64 at step 31\d\d, since the fit explodes: .* 1\.25"
+        ):
+            model.forecast(z, 5_000, level=level)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("solver", ar.SOLVERS)
+@pytest.mark.parametrize("first", [1e-310, 0.0, 1e-160, 1.0])
+@pytest.mark.parametrize("later", [1e160, 1e300])
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.RankWarning")
+def test_a_stream_may_grow_by_any_factor(first, later, solver, intercept):
+    z = np.concatenate(
+        [first * rng(1).normal(size=30), later * ar.simulate([0.3, 0.5], 300, rng=rng())]
+    )
+    model = ar.LinearAR(2, intercept=intercept, solver=solver)
+    for chunk in np.split(z, [10, 30, 150]):
+        model.partial_fit(chunk)
+    whole = ar.LinearAR(2, intercept=intercept, solver="qr").fit(z)
+    np.testing.assert_allclose(model.coef_, whole.coef_, rtol=1e-8)
+    assert model.rank_ == 2 and model.n_rows_ == len(z) - 2
+
+
+def test_copies_of_a_model_do_not_share_a_stream():
+    import copy
+
+    model = ar.LinearAR(2).partial_fit(walk(20))
+    twin = copy.copy(model)
+    twin.partial_fit(walk(20, 1))
+    model.partial_fit(walk(20, 2))
+    assert model.n_rows_ == twin.n_rows_ == 38
+    joined = ar.LinearAR(2, solver="qr").fit(np.concatenate([walk(20), walk(20, 2)]))
+    np.testing.assert_allclose(model.coef_, joined.coef_, rtol=1e-10)
+
+
+# --- what is passed ---------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_is_a_generator_everywhere():
+    z = walk(40)
+    model = ar.LinearAR(2).fit(z)
+    for draw in (lambda r: model.sample(z, 5, rng=r), lambda r: ar.simulate([0.5], 5, rng=r)):
+        assert (draw(7) == draw(np.random.default_rng(7))).all()
+        assert (draw(np.int64(7)) == draw(7)).all() and (draw(8) != draw(7)).any()
+        for wrong in (None, "7", 7.0, True, np.random.RandomState(7), np.random):
+            with pytest.raises(TypeError, match="rng must be a numpy.random.Generator or a seed"):
+                draw(wrong)
+        with pytest.raises(ValueError, match="rng must be at least 0"):
+            draw(-1)
+
+
+def test_a_series_of_the_book_is_a_series():
+    spots = data.series("sunspots")
+    model = ar.LinearAR(2).fit(spots)
+    np.testing.assert_array_equal(model.coef_, ar.LinearAR(2).fit(spots.values).coef_)
+    np.testing.assert_array_equal(model.forecast(spots, 3), model.forecast(spots.values, 3))
+    np.testing.assert_array_equal(
+        ar.LinearAR(2).fit([spots, spots]).coef_, ar.LinearAR(2).fit([spots.values] * 2).coef_
+    )
+    assert ar.select_order(spots, 5).order == ar.select_order(spots.values, 5).order
+    with pytest.raises(ValueError, match=r"one-dimensional, got shape \(17420, 7\)"):
+        ar.LinearAR(2).fit(data.series("simulated-load"))
+    with pytest.raises(TypeError, match="real numbers"):
+        ar.LinearAR(2).fit({"a": [1, 2, 3]})
+
+
+@pytest.mark.parametrize("z", [[1.0, [2.0], 3.0, 4.0], [[1.0], [1.0, [2.0]]]])
+def test_parts_of_different_lengths_are_no_series(z):
+    for use in (ar.LinearAR(2).fit, ar.DirectAR(1, 1).fit, lambda z: ar.select_order(z, 1)):
+        with pytest.raises(ValueError, match="z must hold numbers, got parts of different lengths"):
+            use(z)
+
+
+def test_rows_of_different_lengths_cannot_be_fitted_at_once():
+    with pytest.raises(ValueError, match="rows of equal length; fit each by itself with LinearAR"):
+        ar.fit_each([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]], 1)
+
+
+def test_objects_have_to_be_converted():
+    with pytest.raises(TypeError, match=r"dtype object; convert it first, with astype\(float\)"):
+        ar.LinearAR(1).fit(np.array([Fraction(1, 2), Fraction(1, 3), Fraction(1, 4)]))
+
+
+def test_a_backtest_says_what_a_model_lacks():
+    class Forgetful(ar.Persistence):
+        def fit(self, z):
+            self.level = z[-1]
+
+    class Silent:
+        def fit(self, z):
+            return self
+
+    with pytest.raises(
+        TypeError,
+        match=r"fit of Forgetful must return the fitted model \(`return self`\), got None",
+    ):
+        ar.backtest(Forgetful(), walk(20), horizon=2)
+    with pytest.raises(TypeError, match="model must have a method forecast"):
+        ar.backtest(Silent(), walk(20), horizon=2)
+
+
 @pytest.mark.parametrize(
     "use", [lambda m: m.predict(np.ones((1, 2))), lambda m: m.coef_, lambda m: m.sigma2_]
 )
