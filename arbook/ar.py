@@ -16,12 +16,13 @@ __all__ = ['EPS', 'DIRECT_LAGS', 'DIRECT_ORDER', 'SOLVERS', 'NOT_DEFINITE', 'MAX
 
 # %% ../nbs/01_least_squares.ipynb #789ace8d
 import copy
+import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.exceptions import RankWarning
@@ -729,6 +730,45 @@ class NotFittedError(ValueError, AttributeError):
     """A model was asked for predictions before it was fitted."""
 
 
+class _Estimator:
+    """What scikit-learn expects of a model, such as for `clone`; scikit-learn itself is not needed."""
+
+    def __getattr__(self, name: str):
+        if name.endswith("_") and not name.startswith("_") and "coef_" not in self.__dict__:
+            raise NotFittedError(f"{self!r} has no {name} yet: call fit first")
+        raise AttributeError(name)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters of the model by name; `deep` makes no difference, since none is a model itself."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change some parameters, and return the model. If one has another value now, the model forgets its fit.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no such parameter, or a value is not allowed; then nothing is changed.
+        """
+        known = self.get_params()
+        for name in params:
+            if name not in known:
+                raise ValueError(f"{self!r} has no parameter {name!r}; it has {', '.join(known)}")
+        changed = type(self)(**known | params)
+        if changed.get_params() != known:
+            self.__dict__ = changed.__dict__
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "coef_" in self.__dict__
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags  # only scikit-learn asks
+
+        series = InputTags(one_d_array=True, two_d_array=False)
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=series)
+
+
 class Forecast(NamedTuple):
     """A forecast and the interval in which the future is expected to lie.
 
@@ -780,8 +820,10 @@ def as_windows(windows: ArrayLike, order: int) -> np.ndarray:
     return values
 
 
-def check_options(ridge: float, solver: str) -> None:
-    """Raise ValueError unless `ridge` is finite and not negative, and `solver` is one of `SOLVERS`."""
+def check_options(ridge: float, solver: str, intercept: bool = False) -> None:
+    """Raise unless `ridge` is finite and not negative, `solver` one of `SOLVERS`, and `intercept` True or False."""
+    if not isinstance(intercept, (bool, np.bool_)):
+        raise TypeError(f"intercept must be True or False, got {intercept!r}")
     if not isinstance(ridge, (int, float, np.number)) or not 0 <= ridge < np.inf:
         raise ValueError(f"ridge must be a finite number >= 0, got {ridge!r}")
     if solver not in SOLVERS:
@@ -879,7 +921,7 @@ def solve_any_moments(moments: Moments, order: int, *, intercept: bool, ridge: f
         return Fit(coef, bias, rss, moments.n_rows, int(rank), np.inf, "normal")
 
 # %% ../nbs/01_least_squares.ipynb #11fb80cf
-class LinearAR:
+class LinearAR(_Estimator):
     """Linear autoregression, fitted by least squares.
 
     Predicts the next value as `coef_ @ window + intercept_` from the last `order` values, oldest first.
@@ -925,18 +967,13 @@ class LinearAR:
     def __init__(
         self, order: int, *, intercept: bool = False, ridge: float = 0.0, solver: str = "auto"
     ):
-        check_options(ridge, solver)
+        check_options(ridge, solver, intercept)
         self.order, self.intercept = as_count(order, "order"), bool(intercept)
         self.ridge, self.solver = ridge, solver
         self._stream: Stream | None = None
 
     def __repr__(self) -> str:
         return f"LinearAR({self.order}, intercept={self.intercept}, ridge={self.ridge:g}, solver={self.solver!r})"
-
-    def __getattr__(self, name: str):
-        if name.endswith("_") and not name.startswith("_") and "coef_" not in self.__dict__:
-            raise NotFittedError(f"{self!r} has no {name} yet: call fit first")
-        raise AttributeError(name)
 
     def fit(self, z: ArrayLike | Sequence[ArrayLike]) -> Self:
         """Fit the weights to a series, or one set of weights to a list of series.
@@ -1279,7 +1316,7 @@ def project_features(columns: np.ndarray, basis: np.ndarray) -> np.ndarray:
     return np.concatenate([columns[..., :p] @ basis, columns[..., p:]], axis=-1)
 
 # %% ../nbs/01_least_squares.ipynb #d348ea2c
-class DirectAR:
+class DirectAR(_Estimator):
     """Direct multi-step autoregression: one least-squares problem with `horizon` targets.
 
     Parameters
@@ -1329,7 +1366,7 @@ class DirectAR:
         intercept: bool = False,
         solver: str = "auto",
     ):
-        check_options(ridge, solver)
+        check_options(ridge, solver, intercept)
         self.order = as_count(order, "order", minimum=1 if anchor is None else 2)
         self.horizon = as_count(horizon, "horizon")
         self.anchor, self.intercept = anchor, bool(intercept)
@@ -1341,8 +1378,6 @@ class DirectAR:
             f"DirectAR({self.order}, {self.horizon}, anchor={self.anchor!r}, ridge={self.ridge:g}, "
             f"intercept={self.intercept}, solver={self.solver!r})"
         )
-
-    __getattr__ = LinearAR.__getattr__
 
     def fit(self, z: ArrayLike | Sequence[ArrayLike]) -> Self:
         """Fit one set of weights to a series, or to all series of a list together.

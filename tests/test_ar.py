@@ -1,6 +1,8 @@
 """Linear autoregression: the exact checks of the first chapter's rows, its edges, and its peers."""
 
 import csv
+import subprocess
+import sys
 import warnings
 from fractions import Fraction
 from itertools import product
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from arbook import ar, data
 from bench.ar import accuracy_series, qr_reference
+from conftest import unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.exceptions import RankWarning
@@ -1090,6 +1093,156 @@ def test_other_bad_arguments_are_refused():
         ar.LinearAR(2, ridge="much")
     with pytest.raises(ValueError, match="no residual"):
         model.log_prob(FIBONACCI)
+
+
+# --- scikit-learn's conventions ---------------------------------------------------------------------------------------
+
+
+def scikit_learn():
+    """The package, which the library does not need."""
+    try:
+        import sklearn.base
+        import sklearn.utils.estimator_checks
+    except ImportError:
+        unavailable("scikit-learn is missing; install it with: pip install scikit-learn")
+    return sklearn
+
+
+MODELS = [
+    ar.LinearAR(3, intercept=True, ridge=0.5, solver="qr"),
+    ar.LinearAR(2),
+    ar.DirectAR(4, 2, anchor="last", ridge=1.5, intercept=True),
+    ar.DirectAR(2, 3, solver="normal"),
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+def test_a_model_is_its_parameters(model):
+    params = model.get_params()
+    assert repr(type(model)(**params)) == repr(model)
+    assert all(getattr(model, name) is value for name, value in params.items())
+    twin = type(model)(**params).set_params(order=7, solver="auto")
+    assert twin.get_params() == params | {"order": 7, "solver": "auto"}
+    for bad, error in (
+        ({"order": 0}, ValueError),
+        ({"lag": 3}, ValueError),
+        ({"intercept": "no"}, TypeError),
+    ):
+        with pytest.raises(error, match=next(iter(bad))):
+            twin.set_params(ridge=9.0, **bad)
+    assert twin.get_params() == params | {"order": 7, "solver": "auto"}  # all or nothing
+
+
+def test_a_model_whose_parameters_change_forgets_its_fit():
+    model = ar.LinearAR(2).fit(FIBONACCI)
+    assert model.set_params().set_params(order=2).coef_.round(6).tolist() == [1, 1]
+    with pytest.raises(ar.NotFittedError, match="call fit first"):
+        model.set_params(order=3).predict(np.ones(3))
+    assert model.fit(walk(30)).forecast(walk(30), 2).shape == (2,)
+    assert ar.DirectAR(3, 2, anchor="last").set_params(order=2).fit(walk(30)).coef_.shape == (2, 2)
+
+
+@pytest.mark.parametrize("X", [np.ones((4, 7)), "text", [[np.nan, 1]]])
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+def test_a_missing_fit_is_told_before_anything_about_the_windows(model, X):
+    for use in (model.predict, lambda X: model.forecast(X, 1)):
+        with pytest.raises(ar.NotFittedError, match="call fit first"):
+            use(X)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+def test_models_can_be_cloned_by_scikit_learn(model):
+    clone = scikit_learn().base.clone
+    model = type(model)(**model.get_params()).fit(walk(40))
+    twin = clone(model)
+    assert repr(twin) == repr(model) and "coef_" not in twin.__dict__
+    np.testing.assert_array_equal(twin.fit(walk(40)).coef_, model.coef_)
+
+
+TABLE = "it asks for a table with a row for each instance; a model of a series is fitted to the series itself"
+CALL = "it predicts from the data of the fit; these models predict from windows"
+SPARSE = "it offers sparse tables; there are no sparse series"
+EXPECTED_FAILURES = {
+    "check_complex_data": "its words for complex numbers differ from ours: 'must hold real numbers'",
+    "check_do_not_raise_errors_in_init_or_set_param": "wrong parameters are refused at once, not in fit",
+    "check_do_not_raise_errors_in_init_or_set_params": "wrong parameters are refused at once, not in fit",
+    "check_dont_overwrite_attributes": TABLE,
+    "check_dont_overwrite_parameters": TABLE,
+    "check_dict_unchanged": TABLE,
+    "check_dtype_object": "numbers as objects are refused, with a hint to convert them",
+    "check_estimator_sparse_array": SPARSE,
+    "check_estimator_sparse_matrix": SPARSE,
+    "check_estimator_sparse_tag": SPARSE,
+    "check_estimators_dtypes": CALL,
+    "check_estimators_empty_data_messages": TABLE,
+    "check_estimators_nan_inf": "it wants the words NaN or infinity; ours name the value and its place",
+    "check_estimators_pickle": CALL,
+    "check_estimators_unfitted": "it asks for the very class of scikit-learn; ours has the same two bases",
+    "check_f_contiguous_array_estimator": TABLE,
+    "check_fit1d": "it demands that one-dimensional data are refused",
+    "check_fit2d_1feature": TABLE,
+    "check_fit2d_1sample": TABLE,
+    "check_fit2d_predict1d": TABLE,
+    "check_fit_idempotent": CALL,
+    "check_fit_score_takes_y": "a stream has no targets beside itself",
+    "check_methods_sample_order_invariance": TABLE,
+    "check_methods_subset_invariance": TABLE,
+    "check_n_features_in": "a series has no features to count",
+    "check_n_features_in_after_fitting": "a series has no features to count",
+}
+
+
+def test_scikit_learns_own_checks_pass_but_for_those_that_ask_for_tables():
+    """Its checks skip models of series. With their tag changed, and a target that is ignored, those that make sense run."""
+    sklearn = scikit_learn()
+
+    class Tested(ar.LinearAR):
+        def __init__(self, order=2, *, intercept=False, ridge=0.0, solver="auto"):
+            super().__init__(order, intercept=intercept, ridge=ridge, solver=solver)
+
+        def fit(self, X, y=None):
+            return super().fit(X)
+
+        def __sklearn_tags__(self):
+            tags = super().__sklearn_tags__()
+            tags.input_tags.two_d_array = True
+            return tags
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = sklearn.utils.estimator_checks.check_estimator(
+            Tested(), expected_failed_checks=EXPECTED_FAILURES, on_skip=None, on_fail=None
+        )
+    failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
+    passed = {r["check_name"] for r in results if r["status"] == "passed"}
+    assert not failed
+    assert {
+        "check_estimator_cloneable",
+        "check_get_params_invariance",
+        "check_set_params",
+    } <= passed
+    assert {"check_no_attributes_set_in_init", "check_fit_check_is_fitted"} <= passed
+    assert len(passed) >= 14
+
+
+def test_scikit_learn_skips_models_of_series_by_their_tags():
+    sklearn = scikit_learn()
+    for model in MODELS:
+        tags = sklearn.utils.get_tags(model)
+        assert tags.input_tags.one_d_array and not tags.input_tags.two_d_array
+        with pytest.warns(sklearn.exceptions.SkipTestWarning, match="requires input"):
+            sklearn.utils.estimator_checks.check_estimator(model, on_skip=None)
+
+
+def test_the_library_needs_no_scikit_learn():
+    program = (
+        "import sys; sys.modules['sklearn'] = None; from arbook.ar import LinearAR; "
+        "print(LinearAR(1).fit([1, 2, 4, 8]).set_params(order=1).get_params())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "'order': 1" in result.stdout, result.stderr
 
 
 # --- the limits of the numbers ----------------------------------------------------------------------------------------
