@@ -1053,10 +1053,10 @@ class LinearAR(_Estimator):
 
     def step(self, window: ArrayLike) -> float:
         """Predict the value after one window, shape (order,): the incremental evaluation."""
-        window = as_windows(window, self.order)
+        coef, window = self.coef_, as_windows(window, self.order)
         if window.ndim != 1:
             raise ValueError(f"window must have shape ({self.order},), got {window.shape}")
-        return float(apply_weights(window, self.coef_, self.intercept_))
+        return float(apply_weights(window, coef, self.intercept_))
 
     def forecast(
         self, z: ArrayLike, horizon: int, *, level: float | None = None
@@ -1450,12 +1450,14 @@ class DirectAR(_Estimator):
 
     def forecast(self, z: ArrayLike, horizon: int | None = None) -> np.ndarray:
         """Forecast the next values after the series `z`, at most `self.horizon` of them. Returns shape (horizon,)."""
+        coef = self.coef_
         horizon = self.horizon if horizon is None else as_count(horizon, "horizon")
         if horizon > self.horizon:
             raise ValueError(
                 f"this model was fitted for {self.horizon} steps ahead, got horizon {horizon}"
             )
-        return self.predict(as_series(z, min_length=self.order)[-self.order :])[:horizon]
+        window = as_series(z, min_length=self.order)[-self.order :]
+        return apply_weights(window, coef, self.intercept_)[:horizon]
 
 # %% ../nbs/01_least_squares.ipynb #2f66608f
 def characteristic_roots(coef: ArrayLike) -> np.ndarray:

@@ -1145,7 +1145,11 @@ def test_a_model_whose_parameters_change_forgets_its_fit():
 @pytest.mark.parametrize("X", [np.ones((4, 7)), "text", [[np.nan, 1]]])
 @pytest.mark.parametrize("model", MODELS, ids=repr)
 def test_a_missing_fit_is_told_before_anything_about_the_windows(model, X):
-    for use in (model.predict, lambda X: model.forecast(X, 1)):
+    for use in (
+        model.predict,
+        lambda X: model.forecast(X, 1),
+        getattr(model, "step", model.predict),
+    ):
         with pytest.raises(ar.NotFittedError, match="call fit first"):
             use(X)
 
@@ -1193,7 +1197,7 @@ EXPECTED_FAILURES = {
 
 
 def test_scikit_learns_own_checks_pass_but_for_those_that_ask_for_tables():
-    """Its checks skip models of series. With their tag changed, and a target that is ignored, those that make sense run."""
+    """Its checks skip models of series; with another tag, and a target that is ignored, all of them run."""
     sklearn = scikit_learn()
 
     class Tested(ar.LinearAR):
