@@ -16,12 +16,13 @@ __all__ = ['EPS', 'DIRECT_LAGS', 'DIRECT_ORDER', 'SOLVERS', 'NOT_DEFINITE', 'MAX
 
 # %% ../nbs/01_least_squares.ipynb #789ace8d
 import copy
+import inspect
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.exceptions import RankWarning
@@ -106,6 +107,12 @@ def as_number(
     return number
 
 
+def _unwrap(z: ArrayLike) -> ArrayLike:
+    """Return the values of a `Series` of the book, and anything else as it is."""
+    values = getattr(z, "values", None)
+    return values if isinstance(values, np.ndarray) and not hasattr(z, "__array__") else z
+
+
 def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarray:
     """Return `z` as a contiguous float64 array, after checking that it is a finite real sequence.
 
@@ -118,9 +125,13 @@ def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarr
     """
     if np.ma.is_masked(z):
         raise ValueError(f"{name} has masked values; fill or drop them first")
-    values = np.asarray(z)
+    try:
+        values = np.asarray(_unwrap(z))
+    except ValueError:  # numpy speaks of an inhomogeneous shape
+        raise ValueError(f"{name} must hold numbers, got parts of different lengths") from None
     if values.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}")
+        hint = "; convert it first, with astype(float)" if values.dtype == object else ""
+        raise TypeError(f"{name} must hold real numbers, got dtype {values.dtype}{hint}")
     if values.ndim != 1:
         raise ValueError(
             f"{name} must be one-dimensional, got shape {values.shape}; pass several series as a list, "
@@ -719,6 +730,45 @@ class NotFittedError(ValueError, AttributeError):
     """A model was asked for predictions before it was fitted."""
 
 
+class _Estimator:
+    """What scikit-learn expects of a model, such as for `clone`; scikit-learn itself is not needed."""
+
+    def __getattr__(self, name: str):
+        if name.endswith("_") and not name.startswith("_") and "coef_" not in self.__dict__:
+            raise NotFittedError(f"{self!r} has no {name} yet: call fit first")
+        raise AttributeError(name)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters of the model by name; `deep` makes no difference, since none is a model itself."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change some parameters, and return the model. If one has another value now, the model forgets its fit.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no such parameter, or a value is not allowed; then nothing is changed.
+        """
+        known = self.get_params()
+        for name in params:
+            if name not in known:
+                raise ValueError(f"{self!r} has no parameter {name!r}; it has {', '.join(known)}")
+        changed = type(self)(**known | params)
+        if changed.get_params() != known:
+            self.__dict__ = changed.__dict__
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "coef_" in self.__dict__
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags  # only scikit-learn asks
+
+        series = InputTags(one_d_array=True, two_d_array=False)
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=series)
+
+
 class Forecast(NamedTuple):
     """A forecast and the interval in which the future is expected to lie.
 
@@ -736,9 +786,26 @@ class Forecast(NamedTuple):
 
 def as_series_list(z: ArrayLike | Sequence[ArrayLike], *, min_length: int) -> list[np.ndarray]:
     """Return one series, or a list or tuple of several, as a list of checked float64 arrays."""
-    if isinstance(z, (list, tuple)) and len(z) and all(np.ndim(part) == 1 for part in z):
+    if isinstance(z, (list, tuple)) and len(z) and all(map(_is_sequence, z)):
         return [as_series(part, name=f"z[{i}]", min_length=min_length) for i, part in enumerate(z)]
     return [as_series(z, min_length=min_length)]
+
+
+def _is_sequence(part: ArrayLike) -> bool:
+    """Tell whether something is one-dimensional."""
+    try:
+        return np.ndim(_unwrap(part)) == 1
+    except ValueError:  # of parts of different lengths
+        return False
+
+
+def _as_rng(rng: np.random.Generator | int) -> np.random.Generator:
+    """Return a generator, made from a seed if need be, or raise TypeError."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, (bool, np.bool_)) or not hasattr(rng, "__index__"):
+        raise TypeError(f"rng must be a numpy.random.Generator or a seed, got {rng!r}")
+    return np.random.default_rng(as_count(rng, "rng", minimum=0))
 
 
 def as_windows(windows: ArrayLike, order: int) -> np.ndarray:
@@ -753,8 +820,10 @@ def as_windows(windows: ArrayLike, order: int) -> np.ndarray:
     return values
 
 
-def check_options(ridge: float, solver: str) -> None:
-    """Raise ValueError unless `ridge` is finite and not negative, and `solver` is one of `SOLVERS`."""
+def check_options(ridge: float, solver: str, intercept: bool = False) -> None:
+    """Raise unless `ridge` is finite and not negative, `solver` one of `SOLVERS`, and `intercept` True or False."""
+    if not isinstance(intercept, (bool, np.bool_)):
+        raise TypeError(f"intercept must be True or False, got {intercept!r}")
     if not isinstance(ridge, (int, float, np.number)) or not 0 <= ridge < np.inf:
         raise ValueError(f"ridge must be a finite number >= 0, got {ridge!r}")
     if solver not in SOLVERS:
@@ -787,17 +856,32 @@ class Stream:
     def __init__(self, order: int, intercept: bool, solver: str):
         self.order, self.intercept, self.by_moments = order, intercept, solver == "normal"
         self.tail, self.n_rows, self.summary = np.empty(0), 0, None
-        self.scale, self.shift = 1.0, 0.0
+        self.scale, self.shift, self.largest = 1.0, 0.0, 0.0
 
     def add(self, chunk: np.ndarray) -> None:
         """Take the windows that end in `chunk` into account."""
         values, width = np.concatenate([self.tail, chunk]), self.order + 1
         if len(values) >= width:
+            scale, shift = scale_and_shift([values], centre=self.intercept)
             if self.summary is None:
-                self.scale, self.shift = scale_and_shift([values], centre=self.intercept)
+                self.scale, self.shift = scale, shift
+            elif scale > self.scale:
+                self._rescale(scale)
             self._summarise(values / self.scale - self.shift, width)
             self.n_rows += len(values) - self.order
         self.tail = values[-self.order :].copy()
+        self.largest = max(self.largest, np.abs(chunk).max())
+
+    def _rescale(self, scale: float) -> None:
+        """Express what is kept in a larger unit, a power of two as before, so that later values cannot overflow."""
+        ratio = self.scale / scale
+        self.scale, self.shift = scale, self.shift * ratio
+        if self.by_moments:
+            gram, sums = self.summary.gram * ratio * ratio, self.summary.sums * ratio
+            self.summary = Moments(gram, sums, self.summary.n_rows)
+        else:  # but not the column of ones
+            columns = np.arange(self.summary.shape[1]) >= int(self.intercept)
+            self.summary = np.where(columns, self.summary * ratio, self.summary)
 
     def _summarise(self, values: np.ndarray, width: int) -> None:
         if self.by_moments:
@@ -837,7 +921,7 @@ def solve_any_moments(moments: Moments, order: int, *, intercept: bool, ridge: f
         return Fit(coef, bias, rss, moments.n_rows, int(rank), np.inf, "normal")
 
 # %% ../nbs/01_least_squares.ipynb #11fb80cf
-class LinearAR:
+class LinearAR(_Estimator):
     """Linear autoregression, fitted by least squares.
 
     Predicts the next value as `coef_ @ window + intercept_` from the last `order` values, oldest first.
@@ -883,18 +967,13 @@ class LinearAR:
     def __init__(
         self, order: int, *, intercept: bool = False, ridge: float = 0.0, solver: str = "auto"
     ):
-        check_options(ridge, solver)
+        check_options(ridge, solver, intercept)
         self.order, self.intercept = as_count(order, "order"), bool(intercept)
         self.ridge, self.solver = ridge, solver
         self._stream: Stream | None = None
 
     def __repr__(self) -> str:
         return f"LinearAR({self.order}, intercept={self.intercept}, ridge={self.ridge:g}, solver={self.solver!r})"
-
-    def __getattr__(self, name: str):
-        if name.endswith("_") and not name.startswith("_") and "coef_" not in self.__dict__:
-            raise NotFittedError(f"{self!r} has no {name} yet: call fit first")
-        raise AttributeError(name)
 
     def fit(self, z: ArrayLike | Sequence[ArrayLike]) -> Self:
         """Fit the weights to a series, or one set of weights to a list of series.
@@ -913,7 +992,7 @@ class LinearAR:
         options = {"intercept": self.intercept, "ridge": self.ridge, "solver": self.solver}
         fit = least_squares(series, self.order, **options)
         self._stream = None
-        return self._keep(fit)
+        return self._keep(fit, max(np.abs(part).max() for part in series))
 
     def partial_fit(self, chunk: ArrayLike) -> Self:
         """Continue the fit with the next values of one stream.
@@ -932,14 +1011,18 @@ class LinearAR:
         ValueError
             If the model was fitted by `fit`, which keeps nothing to continue from.
         """
-        if self._stream is None:
+        chunk, stream = as_series(chunk, name="chunk"), copy.copy(self._stream)
+        if stream is None:
             if "coef_" in self.__dict__:
                 raise ValueError("this model was fitted by fit(); call partial_fit on a new model")
-            self._stream = Stream(self.order, self.intercept, self.solver)
-        self._stream.add(as_series(chunk, name="chunk"))
-        return self._keep(self._stream.solve(self.ridge)) if self._stream.n_rows else self
+            stream = Stream(self.order, self.intercept, self.solver)
+        stream.add(chunk)  # a copy, so that copies of a model do not share their streams
+        self._stream = stream
+        return self._keep(stream.solve(self.ridge), stream.largest) if stream.n_rows else self
 
-    def _keep(self, fit: Fit) -> Self:
+    def _keep(self, fit: Fit, largest: float) -> Self:
+        """Keep a fit to values of which none is larger than `largest`."""
+        self._rounding = EPS * float(largest)
         self.coef_, self.intercept_ = fit.coef[:, 0], float(fit.intercept[0])
         self.sigma2_ = float(fit.rss[0] / fit.n_rows)
         self.n_rows_, self.rank_ = fit.n_rows, fit.rank
@@ -965,14 +1048,15 @@ class LinearAR:
         -------
         ndarray, shape (...)
         """
-        return apply_weights(as_windows(X, self.order), self.coef_, self.intercept_)
+        coef = self.coef_  # before a look at X: whether there is a fit comes first
+        return apply_weights(as_windows(X, self.order), coef, self.intercept_)
 
     def step(self, window: ArrayLike) -> float:
         """Predict the value after one window, shape (order,): the incremental evaluation."""
-        window = as_windows(window, self.order)
+        coef, window = self.coef_, as_windows(window, self.order)
         if window.ndim != 1:
             raise ValueError(f"window must have shape ({self.order},), got {window.shape}")
-        return float(apply_weights(window, self.coef_, self.intercept_))
+        return float(apply_weights(window, coef, self.intercept_))
 
     def forecast(
         self, z: ArrayLike, horizon: int, *, level: float | None = None
@@ -986,41 +1070,73 @@ class LinearAR:
         horizon : int
             How many steps ahead.
         level : float, optional
-            The probability, between 0 and 1, with which each interval is to cover the future value. It takes the
-            weights for true and the noise for Gaussian, of variance `sigma2_`.
+            The probability, between 0 and 1, with which each interval is to cover the future value; one number. It
+            takes the weights for true and the noise for Gaussian, of variance `sigma2_`.
 
         Returns
         -------
         ndarray, shape (horizon,), or Forecast
             The forecasts; with `level`, together with their intervals.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not as above, or the forecasts or their bounds leave the range of float64, as those of
+            an explosive fit do in the end.
         """
+        coef = self.coef_
         window = as_series(z, min_length=self.order)[-self.order :]
-        mean = recursive_forecast(
-            window, self.coef_, as_count(horizon, "horizon"), intercept=self.intercept_
+        level = None if level is None else as_number(level, "level", above=0, below=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = recursive_forecast(
+                window, coef, as_count(horizon, "horizon"), intercept=self.intercept_
+            )
+            if level is None:
+                return self._check_range(mean)
+            shocks = np.abs(impulse_response(coef, horizon))
+            deviation = np.sqrt(self.sigma2_) * np.hypot.accumulate(
+                shocks
+            )  # no squares to overflow
+            half = -NormalDist().inv_cdf((1 - level) / 2) * deviation  # (h,)
+            bounds = mean[:, None] + half[:, None] * np.array([-1.0, 1.0])
+        return Forecast(self._check_range(mean), self._check_range(bounds))
+
+    def _check_range(self, forecasts: np.ndarray) -> np.ndarray:
+        """Return forecasts, shape (h,) or (h, 2), or raise ValueError if some are not finite."""
+        finite = np.isfinite(forecasts).reshape(len(forecasts), -1).all(1)
+        if finite.all():
+            return forecasts
+        root = abs(characteristic_roots(self.coef_)[0])
+        why = f"the fit explodes: its largest root is {root:.4g}, not below 1"
+        if root <= 1:
+            why = f"sigma2_ is {self.sigma2_:.3g}: measure the series in a larger unit"
+        raise ValueError(
+            f"the forecast leaves the range of float64 at step {int(np.argmin(finite)) + 1}, since {why}"
         )
-        if level is None:
-            return mean
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, got {level!r}")
-        deviation = np.sqrt(forecast_variance(self.coef_, horizon, sigma2=self.sigma2_))  # (h,)
-        half = NormalDist().inv_cdf((1 + level) / 2) * deviation
-        return Forecast(mean, mean[:, None] + half[:, None] * np.array([-1.0, 1.0]))
 
     def next_distribution(self, window: ArrayLike) -> NormalDist:
         """Return the Gaussian distribution of the value after one window, shape (order,)."""
         return NormalDist(self.step(window), float(np.sqrt(self.sigma2_)))
 
     def log_prob(self, z: ArrayLike) -> np.ndarray:
-        """Return the natural log density of every value given the `order` values before it, shape (N - order,)."""
+        """Return the natural log density of every value given the `order` values before it, shape (N - order,).
+
+        Raises
+        ------
+        ValueError
+            If the fit left no residual but rounding: if `sigma2_` is at most (16 eps m)², where m is the largest
+            absolute value in the fit and eps the spacing of float64 at 1. Any density would then be that of rounding.
+        """
         X, y = lag_matrix(z, self.order)
-        if self.sigma2_ <= 0:
+        if self.sigma2_ <= (16 * getattr(self, "_rounding", 0.0)) ** 2:
             raise ValueError(
-                "the fit left no residual, so the density is infinite; log_prob needs noise"
+                f"the fit left no residual but rounding (sigma2_ is {self.sigma2_:.3g}), so there is no density; "
+                f"log_prob needs noise"
             )
         return -0.5 * (np.log(2 * np.pi * self.sigma2_) + (y - self.predict(X)) ** 2 / self.sigma2_)
 
-    def sample(self, z: ArrayLike, n: int, *, rng: np.random.Generator) -> np.ndarray:
-        """Draw one possible continuation of the past `z`, shape (n,), under Gaussian noise."""
+    def sample(self, z: ArrayLike, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
+        """Draw one possible continuation of the past `z`, shape (n,), under Gaussian noise; `rng` as in `simulate`."""
         window = as_series(z, min_length=self.order)[-self.order :]
         return simulate(
             self.coef_,
@@ -1062,8 +1178,14 @@ def fit_each(
     """
     order = as_count(order, "order")
     check_options(ridge, "auto")
-    if np.ndim(series) != 2 or not len(series):
-        raise ValueError(f"series must have shape (B, N) with B >= 1, got {np.shape(series)}")
+    try:
+        shape = np.shape(series)
+    except ValueError:  # rows of different lengths
+        raise ValueError(
+            "series must have rows of equal length; fit each by itself with LinearAR"
+        ) from None
+    if len(shape) != 2 or not len(series):
+        raise ValueError(f"series must have shape (B, N) with B >= 1, got {shape}")
     rows = np.array(
         [as_series(z, name=f"series[{b}]", min_length=order + 1) for b, z in enumerate(series)]
     )
@@ -1194,7 +1316,7 @@ def project_features(columns: np.ndarray, basis: np.ndarray) -> np.ndarray:
     return np.concatenate([columns[..., :p] @ basis, columns[..., p:]], axis=-1)
 
 # %% ../nbs/01_least_squares.ipynb #d348ea2c
-class DirectAR:
+class DirectAR(_Estimator):
     """Direct multi-step autoregression: one least-squares problem with `horizon` targets.
 
     Parameters
@@ -1244,7 +1366,7 @@ class DirectAR:
         intercept: bool = False,
         solver: str = "auto",
     ):
-        check_options(ridge, solver)
+        check_options(ridge, solver, intercept)
         self.order = as_count(order, "order", minimum=1 if anchor is None else 2)
         self.horizon = as_count(horizon, "horizon")
         self.anchor, self.intercept = anchor, bool(intercept)
@@ -1256,8 +1378,6 @@ class DirectAR:
             f"DirectAR({self.order}, {self.horizon}, anchor={self.anchor!r}, ridge={self.ridge:g}, "
             f"intercept={self.intercept}, solver={self.solver!r})"
         )
-
-    __getattr__ = LinearAR.__getattr__
 
     def fit(self, z: ArrayLike | Sequence[ArrayLike]) -> Self:
         """Fit one set of weights to a series, or to all series of a list together.
@@ -1325,16 +1445,19 @@ class DirectAR:
 
     def predict(self, windows: ArrayLike) -> np.ndarray:
         """Predict the values after each window, shape (..., order), all at once. Returns shape (..., horizon)."""
-        return apply_weights(as_windows(windows, self.order), self.coef_, self.intercept_)
+        coef = self.coef_
+        return apply_weights(as_windows(windows, self.order), coef, self.intercept_)
 
     def forecast(self, z: ArrayLike, horizon: int | None = None) -> np.ndarray:
         """Forecast the next values after the series `z`, at most `self.horizon` of them. Returns shape (horizon,)."""
+        coef = self.coef_
         horizon = self.horizon if horizon is None else as_count(horizon, "horizon")
         if horizon > self.horizon:
             raise ValueError(
                 f"this model was fitted for {self.horizon} steps ahead, got horizon {horizon}"
             )
-        return self.predict(as_series(z, min_length=self.order)[-self.order :])[:horizon]
+        window = as_series(z, min_length=self.order)[-self.order :]
+        return apply_weights(window, coef, self.intercept_)[:horizon]
 
 # %% ../nbs/01_least_squares.ipynb #2f66608f
 def characteristic_roots(coef: ArrayLike) -> np.ndarray:
@@ -1365,7 +1488,7 @@ def simulate(
     n: int,
     *,
     sigma: float = 1.0,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     intercept: float = 0.0,
     initial: ArrayLike | None = None,
 ) -> np.ndarray:
@@ -1379,8 +1502,8 @@ def simulate(
         The length of the series.
     sigma : float
         The standard deviation of the noise of one step.
-    rng : numpy.random.Generator
-        The source of randomness.
+    rng : numpy.random.Generator or int
+        The source of randomness, or a seed.
     intercept : float
         The constant term.
     initial : array_like, shape (p,), optional
@@ -1391,7 +1514,7 @@ def simulate(
     -------
     ndarray, shape (n,)
     """
-    coef, n = as_series(coef, name="coef"), as_count(n, "n")
+    coef, n, rng = as_series(coef, name="coef"), as_count(n, "n"), _as_rng(rng)
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a finite number >= 0, got {sigma!r}")
     if not np.isfinite(intercept):
@@ -1639,6 +1762,19 @@ class Backtest:
         return ((self.forecasts - self.actuals) ** 2).mean(0)
 
 
+def _fitted(model: Forecaster, z: np.ndarray) -> Forecaster:
+    """Return a model that has been fitted to a series, or raise TypeError if `fit` returns something else."""
+    for method in ("fit", "forecast"):
+        if not callable(getattr(model, method, None)):
+            raise TypeError(f"model must have a method {method}, got {model!r}")
+    fitted = model.fit(z)
+    if not callable(getattr(fitted, "forecast", None)):
+        raise TypeError(
+            f"the method fit of {type(model).__name__} must return the fitted model (`return self`), got {fitted!r}"
+        )
+    return fitted
+
+
 def backtest(
     model: Forecaster,
     z: ArrayLike,
@@ -1682,11 +1818,13 @@ def backtest(
         )
     z = z.view()
     z.flags.writeable = False  # a model may look at the past, not change it
-    model = copy.deepcopy(model).fit(z[:start])
+    model = copy.deepcopy(model)
+    fitted = _fitted(model, z[:start])
     forecasts = []
     for origin in origins:
         past = z[:origin]
-        forecast = np.asarray((model.fit(past) if refit else model).forecast(past, horizon))
+        fitted = _fitted(model, past) if refit else fitted
+        forecast = np.asarray(fitted.forecast(past, horizon))
         if forecast.shape != (horizon,):
             raise ValueError(f"forecast must have shape ({horizon},), got {forecast.shape}")
         forecasts.append(forecast)

@@ -5,13 +5,15 @@
 # %% auto #0
 __all__ = ['Commands', 'COUNTED', 'GPT2_TOKENIZER_FILES', 'COMMANDS', 'CommandError', 'run', 'explain', 'drop_output',
            'make_parser', 'add_command', 'PrintCompletion', 'Names', 'add_file', 'read_bytes', 'source_name',
-           'read_text', 'emit', 'as_json', 'remark', 'progress', 'read_column', 'add_forecast', 'run_forecast',
-           'add_data', 'data_names', 'data_parts', 'run_data', 'describe_data', 'corpus_path', 'as_lines',
-           'print_content', 'add_model', 'model_name', 'open_model', 'count_model', 'find_folder', 'load_folder',
-           'load_tokenizer', 'HubTokenizer', 'start_id', 'encode_text', 'marks_ends', 'scored_text', 'add_perplexity',
-           'run_perplexity', 'score_text', 'in_pieces', 'score_record', 'add_sample', 'run_sample', 'counted',
-           'draw_tokens', 'first_token', 'add_compress', 'add_decompress', 'add_coder', 'run_compress',
-           'run_decompress', 'byte_model', 'check_output', 'deliver', 'add_train', 'preset_names', 'run_train', 'main']
+           'read_text', 'emit', 'as_json', 'remark', 'progress', 'as_options', 'read_one_column', 'read_column',
+           'add_forecast', 'add_table', 'run_forecast', 'check_forecast', 'fit_and_forecast', 'check_length',
+           'describe_table', 'table_record', 'add_data', 'data_names', 'data_parts', 'run_data', 'describe_data',
+           'corpus_path', 'as_lines', 'print_content', 'add_model', 'model_name', 'open_model', 'count_model',
+           'find_folder', 'load_folder', 'load_tokenizer', 'HubTokenizer', 'start_id', 'encode_text', 'marks_ends',
+           'scored_text', 'add_perplexity', 'run_perplexity', 'score_text', 'in_pieces', 'score_record', 'add_sample',
+           'run_sample', 'counted', 'draw_tokens', 'first_token', 'add_compress', 'add_decompress', 'add_coder',
+           'run_compress', 'run_decompress', 'byte_model', 'check_output', 'deliver', 'add_train', 'preset_names',
+           'run_train', 'main']
 
 # %% ../nbs/a3_cli.ipynb #7da5430e
 import argparse
@@ -24,6 +26,7 @@ import os
 import re
 import secrets
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -33,6 +36,8 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 
 if TYPE_CHECKING:
+    import numpy as np
+    from arbook.data import Table
     from arbook.objective import LanguageModel
     from arbook.perplexity import Score
     from arbook.tokens import Tokenizer
@@ -226,48 +231,40 @@ def progress(given: argparse.Namespace, total: int, unit: str) -> Any:
     )
 
 # %% ../nbs/a3_cli.ipynb #3f912747
-def read_column(text: str, column: str | None = None, source: str = "the table") -> list[float]:
-    """Read one column of numbers from CSV.
+def as_options(message: str) -> str:
+    """Return a message of `read_table` in the words of the command: `decimal=','` becomes `--decimal ,`."""
 
-    Parameters
-    ----------
-    text : str
-        Rows of cells between commas. The first row holds names, unless one of its cells is a number.
-    column : str, optional
-        The name of a column, or its number, counted from 1, where there are no names. The last one if left out.
-    source : str
-        What to call the text in an error.
+    def option(found: re.Match) -> str:
+        name, value = found[1].replace("_", "-"), found[2].strip("'")
+        if name == "header":
+            return "--header" if value == "True" else "--no-header"
+        return f"--{name} {value}"
 
-    Raises
-    ------
-    CommandError, ValueError
-        If there is no such column, or two of them, a row lacks it, or a cell is not a finite number.
-    """
-    from arbook.data import csv_rows, is_number, parse_number
+    return re.sub(r"\b(column|header|delimiter|decimal|time_column)=('[^']*'|\w+)", option, message)
 
-    text = text.removeprefix("\ufeff")  # with which some spreadsheets begin
-    rows = csv_rows(io.StringIO(text, newline=""), source)
-    if not rows:
-        raise CommandError(f"{source} is empty")
-    first = rows[0][1]
-    named = not any(map(is_number, first))
-    names = first if named else [str(i) for i in range(1, len(first) + 1)]
-    column = names[-1] if column is None else column
-    if names.count(column) != 1:
-        found = "two columns" if column in names else "no column"
-        raise CommandError(f"{source} has {found} {column!r}; it has {', '.join(names)}")
-    at = names.index(column)
-    for line, row in rows:
-        if len(row) != len(names):
-            raise CommandError(f"{source}, line {line}: {len(row)} cells instead of {len(names)}")
-    return [parse_number(row[at], source, line, column) for line, row in rows[named:]]
+
+def read_one_column(text: str, source: str, **options: Any) -> "Table":
+    """Read one column of numbers from a text, or raise CommandError; options as of `arbook.data.read_table`."""
+    from arbook.data import read_table
+
+    try:
+        return read_table(text, source=source, one_column=True, **options)
+    except ValueError as error:
+        raise CommandError(as_options(str(error))) from error
+
+
+def read_column(
+    text: str, column: str | None = None, source: str = "the table", **options: Any
+) -> list[float]:
+    """Return the numbers of one column of a table, the oldest one first, or raise CommandError."""
+    return read_one_column(text, source, column=column, **options).values[:, 0].tolist()
 
 # %% ../nbs/a3_cli.ipynb #c22db44c
 def add_forecast(commands: Commands) -> None:
     """Add the command `forecast`."""
     parser = add_command(commands, "forecast", run_forecast, "Forecast a series of numbers.")
-    add_file(parser, "CSV, or one number on each line")
-    parser.add_argument("--column", help="name of the column (default: the last one)")
+    add_file(parser, "a table, such as CSV, or one number on each line")
+    add_table(parser)
     parser.add_argument("--order", type=int, help="how many past values to use (default: by BIC)")
     text = "largest order to try (default: %(default)s, or what the series allows)"
     parser.add_argument("--max-order", type=int, default=24, help=text)
@@ -275,39 +272,127 @@ def add_forecast(commands: Commands) -> None:
         "--horizon", type=int, default=10, help="steps ahead (default: %(default)s)"
     )
     kind = parser.add_mutually_exclusive_group()
-    text = "probability of each interval (default: %(default)s)"
+    text = "probability of each interval, also in per cent: 0.9 or 90 (default: %(default)s)"
     kind.add_argument("--level", type=float, default=0.9, help=text)
     text = "fit each step ahead by itself, without intervals"
     kind.add_argument("--direct", action="store_true", help=text)
 
 
+def add_table(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to read a table; without them, what can be read in two ways is refused."""
+    about = "the column: its name, or its number from 1 (default: the only one with numbers)"
+    parser.add_argument("--column", metavar="NAME|NUMBER", help=about)
+    about = "whether the first row holds names (default: found out)"
+    parser.add_argument("--header", action=argparse.BooleanOptionalAction, help=about)
+    about = "what separates cells: comma, semicolon, tab, bar, space, none, or a character (default: found out)"
+    parser.add_argument("--delimiter", metavar="SIGN", help=about)
+    about = "decimal sign, . or , (default: found out)"
+    parser.add_argument("--decimal", choices=[".", ","], metavar="SIGN", help=about)
+    about = "the column that labels the rows, by name or number (default: the first one with dates)"
+    parser.add_argument("--time-column", metavar="NAME|NUMBER", help=about)
+
+
 def run_forecast(given: argparse.Namespace) -> None:
     """Fit an autoregression, and print the values to come."""
-    from arbook.ar import DirectAR, LinearAR, select_order
-
-    z = read_column(read_text(given.file), given.column, source_name(given.file))
-    order = given.order
-    if order is None:
-        most = min(given.max_order, max(1, (len(z) - 4) // 3))  # what select_order can compare
-        order = max(1, select_order(z, most).order)
-        remark(given, f"order {order}, chosen by BIC among 1 to {most}")
-    if given.direct:
-        found = {"forecast": DirectAR(order, given.horizon, intercept=True).fit(z).forecast(z)}
-    else:
-        mean, interval = (
-            LinearAR(order, intercept=True).fit(z).forecast(z, given.horizon, level=given.level)
-        )
-        found = {"forecast": mean, "lower": interval[:, 0], "upper": interval[:, 1]}
-    columns = {name: values.tolist() for name, values in found.items()}
+    level = check_forecast(given)
+    names = ("column", "header", "delimiter", "decimal", "time_column")
+    options = {name: getattr(given, name) for name in names}
+    table = read_one_column(read_text(given.file), source_name(given.file), **options)
+    order, columns, remarks = fit_and_forecast(given, table.values[:, 0], level)
+    for text in (describe_table(table), *table.remarks, *remarks):
+        remark(given, text)
     lines = [",".join(("step", *columns))]
     for step, row in enumerate(zip(*columns.values(), strict=True), 1):
         lines.append(",".join((str(step), *(f"{value:.8g}" for value in row))))
-    about = {
-        "order": order,
-        "horizon": given.horizon,
-        "level": None if given.direct else given.level,
+    about = {"order": order, "horizon": given.horizon, "level": level}
+    emit(given, about | columns | {"input": table_record(given, table)}, "\n".join(lines))
+
+
+def check_forecast(given: argparse.Namespace) -> float | None:
+    """Return the probability of the intervals (None: no intervals), or raise ValueError for a wrong option."""
+    from arbook.ar import as_count
+
+    for name in ("order", "max_order", "horizon"):
+        if getattr(given, name) is not None:
+            as_count(getattr(given, name), f"--{name.replace('_', '-')}")
+    level = given.level / 100 if 1 < given.level < 100 else given.level
+    if not 0 < level < 1:
+        raise CommandError(
+            f"--level must be a probability such as 0.9, or per cent such as 90, got {given.level:g}"
+        )
+    return None if given.direct else level
+
+
+def fit_and_forecast(
+    given: argparse.Namespace, z: "np.ndarray", level: float | None
+) -> tuple[int, dict[str, list[float]], list[str]]:
+    """Return the order, the forecasts with their bounds, and remarks on the fit."""
+    import numpy as np
+    from arbook.ar import DirectAR, LinearAR, characteristic_roots, select_order
+
+    remarks, order = [], given.order
+    if order is None:
+        check_length(given, z, 7, "to choose an order")
+        most = min(given.max_order, (len(z) - 4) // 3)  # what select_order can compare
+        order = max(1, select_order(z, most).order)
+        remarks.append(f"order {order}, chosen by BIC among 1 to {most}")
+    check_length(given, z, order + (given.horizon if given.direct else 1), f"for order {order}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", np.exceptions.RankWarning)  # told below
+        if given.direct:
+            model = DirectAR(order, given.horizon, intercept=True).fit(z)
+            found = {"forecast": model.forecast(z)}
+        else:
+            model = LinearAR(order, intercept=True).fit(z)
+            mean, interval = model.forecast(z, given.horizon, level=level)
+            found = {"forecast": mean, "lower": interval[:, 0], "upper": interval[:, 1]}
+            root = abs(characteristic_roots(model.coef_)[0])
+            if root > 1 and np.log(root) * given.horizon > np.log(2):
+                remarks.append(f"the fit explodes: its largest root is {root:.4g}, not below 1")
+    if model.rank_ < order:
+        remarks.append(
+            f"the values determine only {model.rank_} of {order} weights, as if they were constant or "
+            f"followed an exact law; the smallest weights were taken"
+        )
+    return order, {name: values.tolist() for name, values in found.items()}, remarks
+
+
+def check_length(given: argparse.Namespace, z: Sequence[float], needed: int, why: str) -> None:
+    """Raise CommandError if a series is too short."""
+    if len(z) < needed:
+        more = f" and --horizon {given.horizon}" if given.direct and given.order else ""
+        values = "value" if len(z) == 1 else "values"
+        raise CommandError(
+            f"{source_name(given.file)} has {len(z)} {values}; {why}{more} it takes {needed}"
+        )
+
+
+def describe_table(table: "Table") -> str:
+    """Say in one line what was read."""
+    names = "below a header" if table.header else "without a header"
+    order = {
+        "as in the file": "in the order of the rows",
+        "oldest first": f"oldest first by {table.time_column!r}",
+        "newest first": f"newest first by {table.time_column!r}, so turned round",
+    }[table.order]
+    return f"column {table.columns[0]!r}, {len(table.values)} values {names}, {order}"
+
+
+def table_record(given: argparse.Namespace, table: "Table") -> dict[str, Any]:
+    """Say what was read, for JSON."""
+    times = {"first_time": table.times[0], "last_time": table.times[-1]} if table.times else {}
+    return {
+        "file": given.file,
+        "column": table.columns[0],
+        "values": len(table.values),
+        "header": table.header,
+        "delimiter": table.delimiter,
+        "decimal": table.decimal,
+        "time_column": table.time_column,
+        "time_order": table.order,
+        **times,
+        "remarks": list(table.remarks),
     }
-    emit(given, about | columns, "\n".join(lines))
 
 # %% ../nbs/a3_cli.ipynb #a4164f9e
 def add_data(commands: Commands) -> None:

@@ -1,6 +1,8 @@
 """Linear autoregression: the exact checks of the first chapter's rows, its edges, and its peers."""
 
 import csv
+import subprocess
+import sys
 import warnings
 from fractions import Fraction
 from itertools import product
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from arbook import ar, data
 from bench.ar import accuracy_series, qr_reference
+from conftest import unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.exceptions import RankWarning
@@ -1089,6 +1092,327 @@ def test_other_bad_arguments_are_refused():
         ar.LinearAR(2, ridge="much")
     with pytest.raises(ValueError, match="no residual"):
         model.log_prob(FIBONACCI)
+
+
+# --- scikit-learn's conventions ---------------------------------------------------------------------------------------
+
+
+def scikit_learn():
+    """The package, which the library does not need."""
+    try:
+        import sklearn.base
+        import sklearn.utils.estimator_checks
+    except ImportError:
+        unavailable("scikit-learn is missing; install it with: pip install scikit-learn")
+    return sklearn
+
+
+MODELS = [
+    ar.LinearAR(3, intercept=True, ridge=0.5, solver="qr"),
+    ar.LinearAR(2),
+    ar.DirectAR(4, 2, anchor="last", ridge=1.5, intercept=True),
+    ar.DirectAR(2, 3, solver="normal"),
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+def test_a_model_is_its_parameters(model):
+    params = model.get_params()
+    assert repr(type(model)(**params)) == repr(model)
+    assert all(getattr(model, name) is value for name, value in params.items())
+    twin = type(model)(**params).set_params(order=7, solver="auto")
+    assert twin.get_params() == params | {"order": 7, "solver": "auto"}
+    for bad, error in (
+        ({"order": 0}, ValueError),
+        ({"lag": 3}, ValueError),
+        ({"intercept": "no"}, TypeError),
+    ):
+        with pytest.raises(error, match=next(iter(bad))):
+            twin.set_params(ridge=9.0, **bad)
+    assert twin.get_params() == params | {"order": 7, "solver": "auto"}  # all or nothing
+
+
+def test_a_model_whose_parameters_change_forgets_its_fit():
+    model = ar.LinearAR(2).fit(FIBONACCI)
+    assert model.set_params().set_params(order=2).coef_.round(6).tolist() == [1, 1]
+    with pytest.raises(ar.NotFittedError, match="call fit first"):
+        model.set_params(order=3).predict(np.ones(3))
+    assert model.fit(walk(30)).forecast(walk(30), 2).shape == (2,)
+    assert ar.DirectAR(3, 2, anchor="last").set_params(order=2).fit(walk(30)).coef_.shape == (2, 2)
+
+
+@pytest.mark.parametrize("X", [np.ones((4, 7)), "text", [[np.nan, 1]]])
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+def test_a_missing_fit_is_told_before_anything_about_the_windows(model, X):
+    for use in (
+        model.predict,
+        lambda X: model.forecast(X, 1),
+        getattr(model, "step", model.predict),
+    ):
+        with pytest.raises(ar.NotFittedError, match="call fit first"):
+            use(X)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr)
+def test_models_can_be_cloned_by_scikit_learn(model):
+    clone = scikit_learn().base.clone
+    model = type(model)(**model.get_params()).fit(walk(40))
+    twin = clone(model)
+    assert repr(twin) == repr(model) and "coef_" not in twin.__dict__
+    np.testing.assert_array_equal(twin.fit(walk(40)).coef_, model.coef_)
+
+
+TABLE = "it asks for a table with a row for each instance; a model of a series is fitted to the series itself"
+CALL = "it predicts from the data of the fit; these models predict from windows"
+SPARSE = "it offers sparse tables; there are no sparse series"
+EXPECTED_FAILURES = {
+    "check_complex_data": "its words for complex numbers differ from ours: 'must hold real numbers'",
+    "check_do_not_raise_errors_in_init_or_set_param": "wrong parameters are refused at once, not in fit",
+    "check_do_not_raise_errors_in_init_or_set_params": "wrong parameters are refused at once, not in fit",
+    "check_dont_overwrite_attributes": TABLE,
+    "check_dont_overwrite_parameters": TABLE,
+    "check_dict_unchanged": TABLE,
+    "check_dtype_object": "numbers as objects are refused, with a hint to convert them",
+    "check_estimator_sparse_array": SPARSE,
+    "check_estimator_sparse_matrix": SPARSE,
+    "check_estimator_sparse_tag": SPARSE,
+    "check_estimators_dtypes": CALL,
+    "check_estimators_empty_data_messages": TABLE,
+    "check_estimators_nan_inf": "it wants the words NaN or infinity; ours name the value and its place",
+    "check_estimators_pickle": CALL,
+    "check_estimators_unfitted": "it asks for the very class of scikit-learn; ours has the same two bases",
+    "check_f_contiguous_array_estimator": TABLE,
+    "check_fit1d": "it demands that one-dimensional data are refused",
+    "check_fit2d_1feature": TABLE,
+    "check_fit2d_1sample": TABLE,
+    "check_fit2d_predict1d": TABLE,
+    "check_fit_idempotent": CALL,
+    "check_fit_score_takes_y": "a stream has no targets beside itself",
+    "check_methods_sample_order_invariance": TABLE,
+    "check_methods_subset_invariance": TABLE,
+    "check_n_features_in": "a series has no features to count",
+    "check_n_features_in_after_fitting": "a series has no features to count",
+}
+
+
+def test_scikit_learns_own_checks_pass_but_for_those_that_ask_for_tables():
+    """Its checks skip models of series; with another tag, and a target that is ignored, all of them run."""
+    sklearn = scikit_learn()
+
+    class Tested(ar.LinearAR):
+        def __init__(self, order=2, *, intercept=False, ridge=0.0, solver="auto"):
+            super().__init__(order, intercept=intercept, ridge=ridge, solver=solver)
+
+        def fit(self, X, y=None):
+            return super().fit(X)
+
+        def __sklearn_tags__(self):
+            tags = super().__sklearn_tags__()
+            tags.input_tags.two_d_array = True
+            return tags
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = sklearn.utils.estimator_checks.check_estimator(
+            Tested(), expected_failed_checks=EXPECTED_FAILURES, on_skip=None, on_fail=None
+        )
+    failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
+    passed = {r["check_name"] for r in results if r["status"] == "passed"}
+    assert not failed
+    assert {
+        "check_estimator_cloneable",
+        "check_get_params_invariance",
+        "check_set_params",
+    } <= passed
+    assert {"check_no_attributes_set_in_init", "check_fit_check_is_fitted"} <= passed
+    assert len(passed) >= 14
+
+
+def test_scikit_learn_skips_models_of_series_by_their_tags():
+    sklearn = scikit_learn()
+    for model in MODELS:
+        tags = sklearn.utils.get_tags(model)
+        assert tags.input_tags.one_d_array and not tags.input_tags.two_d_array
+        with pytest.warns(sklearn.exceptions.SkipTestWarning, match="requires input"):
+            sklearn.utils.estimator_checks.check_estimator(model, on_skip=None)
+
+
+def test_the_library_needs_no_scikit_learn():
+    program = (
+        "import sys; sys.modules['sklearn'] = None; from arbook.ar import LinearAR; "
+        "print(LinearAR(1).fit([1, 2, 4, 8]).set_params(order=1).get_params())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "'order': 1" in result.stdout, result.stderr
+
+
+# --- the limits of the numbers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.RankWarning")
+@pytest.mark.parametrize("exponent", [-200, 0, 200])
+@pytest.mark.parametrize(
+    "z, order",
+    [
+        (2.0 ** np.arange(6), 1),
+        (FIBONACCI, 2),
+        (np.cos(np.arange(300.0)), 2),
+        (1e6 + np.cos(np.arange(300.0)), 3),
+        (np.arange(50.0) ** 2, 3),
+        (np.full(30, 3.7), 1),
+    ],
+)
+def test_a_residual_that_is_rounding_has_no_density(z, order, exponent):
+    """By the laws of these series the true residual is zero, whatever the computation leaves of it."""
+    z = np.ldexp(np.asarray(z, dtype=float), exponent)
+    with pytest.raises(ValueError, match="no residual but rounding"):
+        ar.LinearAR(order, intercept=True).fit(z).log_prob(z)
+    chunks = ar.LinearAR(order, intercept=True).partial_fit(z[:4]).partial_fit(z[4:])
+    with pytest.raises(ValueError, match="no residual but rounding"):
+        chunks.log_prob(z)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0])
+def test_small_noise_is_no_rounding(size):
+    """Far above the spacing of float64, a density is the one of the noise: -log(s sqrt(2 pi e)) on average."""
+    z = 1 + size * rng().normal(size=500)
+    model = ar.LinearAR(1, intercept=True).fit(z)
+    expected = -0.5 * np.log(2 * np.pi * np.e * model.sigma2_)
+    rounding = EPS / size  # of the values, in units of the noise
+    assert model.log_prob(z).mean() == pytest.approx(expected, rel=1e-9, abs=rounding)
+    assert np.sqrt(model.sigma2_) == pytest.approx(size, rel=0.1)
+
+
+@pytest.mark.parametrize("level", [[80, 95], (0.8, 0.9), np.array([0.8]), "0.9", True])
+def test_a_forecast_has_one_level(level):
+    with pytest.raises(TypeError, match="level must be a number"):
+        ar.LinearAR(1).fit(walk(30)).forecast([1.0], 2, level=level)
+
+
+@pytest.mark.parametrize("level", [1e-9, 0.5, 0.9, 1 - 1e-12, 0.9999999999999999])
+def test_intervals_are_right_up_to_the_largest_level(level):
+    """The bound leaves (1 - level) / 2 of a Gaussian above it, by the complementary error function."""
+    from math import erfc, sqrt
+
+    model = ar.LinearAR(1, intercept=True).fit(walk(60))
+    mean, interval = model.forecast([1.0], 1, level=level)
+    half = (interval[0, 1] - mean[0]) / sqrt(model.sigma2_)
+    assert erfc(half / sqrt(2)) == pytest.approx(1 - level, rel=1e-9 if level > 0.1 else 1e-6)
+
+
+def test_a_forecast_that_explodes_says_so_before_it_is_no_number():
+    """The root is 1.25: after n steps a forecast is 1.25 to the n, and the largest float64 is 2 to the 1024."""
+    z = 1.25 ** np.arange(40) + 1e-3 * rng().normal(size=40)
+    model = ar.LinearAR(1, intercept=True).fit(z)
+    steps = int((np.log(2) * 1024 - np.log(z[-1])) / np.log(1.25)) - 10
+    mean, interval = model.forecast(z, steps, level=0.9)
+    assert np.isfinite(interval).all() and (interval[:, 0] < mean).all()
+    slope = np.diff(
+        np.log(interval[-50:] - mean[-50:, None], where=[False, True], out=np.zeros((50, 2)))[:, 1]
+    )
+    np.testing.assert_allclose(slope, np.log(model.coef_[0]), rtol=1e-6)
+    for level in (None, 0.9):
+        with pytest.raises(
+            ValueError, match=r"range of float64 at step 31\d\d, since the fit explodes: .* 1\.25"
+        ):
+            model.forecast(z, 5_000, level=level)
+
+
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("solver", ar.SOLVERS)
+@pytest.mark.parametrize("first", [1e-310, 0.0, 1e-160, 1.0])
+@pytest.mark.parametrize("later", [1e160, 1e300])
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.RankWarning")
+def test_a_stream_may_grow_by_any_factor(first, later, solver, intercept):
+    z = np.concatenate(
+        [first * rng(1).normal(size=30), later * ar.simulate([0.3, 0.5], 300, rng=rng())]
+    )
+    model = ar.LinearAR(2, intercept=intercept, solver=solver)
+    for chunk in np.split(z, [10, 30, 150]):
+        model.partial_fit(chunk)
+    whole = ar.LinearAR(2, intercept=intercept, solver="qr").fit(z)
+    np.testing.assert_allclose(model.coef_, whole.coef_, rtol=1e-8)
+    assert model.rank_ == 2 and model.n_rows_ == len(z) - 2
+
+
+def test_copies_of_a_model_do_not_share_a_stream():
+    import copy
+
+    model = ar.LinearAR(2).partial_fit(walk(20))
+    twin = copy.copy(model)
+    twin.partial_fit(walk(20, 1))
+    model.partial_fit(walk(20, 2))
+    assert model.n_rows_ == twin.n_rows_ == 38
+    joined = ar.LinearAR(2, solver="qr").fit(np.concatenate([walk(20), walk(20, 2)]))
+    np.testing.assert_allclose(model.coef_, joined.coef_, rtol=1e-10)
+
+
+# --- what is passed ---------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_is_a_generator_everywhere():
+    z = walk(40)
+    model = ar.LinearAR(2).fit(z)
+    for draw in (lambda r: model.sample(z, 5, rng=r), lambda r: ar.simulate([0.5], 5, rng=r)):
+        assert (draw(7) == draw(np.random.default_rng(7))).all()
+        assert (draw(np.int64(7)) == draw(7)).all() and (draw(8) != draw(7)).any()
+        for wrong in (None, "7", 7.0, True, np.random.RandomState(7), np.random):
+            with pytest.raises(TypeError, match="rng must be a numpy.random.Generator or a seed"):
+                draw(wrong)
+        with pytest.raises(ValueError, match="rng must be at least 0"):
+            draw(-1)
+
+
+def test_a_series_of_the_book_is_a_series():
+    spots = data.series("sunspots")
+    model = ar.LinearAR(2).fit(spots)
+    np.testing.assert_array_equal(model.coef_, ar.LinearAR(2).fit(spots.values).coef_)
+    np.testing.assert_array_equal(model.forecast(spots, 3), model.forecast(spots.values, 3))
+    np.testing.assert_array_equal(
+        ar.LinearAR(2).fit([spots, spots]).coef_, ar.LinearAR(2).fit([spots.values] * 2).coef_
+    )
+    assert ar.select_order(spots, 5).order == ar.select_order(spots.values, 5).order
+    with pytest.raises(ValueError, match=r"one-dimensional, got shape \(17420, 7\)"):
+        ar.LinearAR(2).fit(data.series("simulated-load"))
+    with pytest.raises(TypeError, match="real numbers"):
+        ar.LinearAR(2).fit({"a": [1, 2, 3]})
+
+
+@pytest.mark.parametrize("z", [[1.0, [2.0], 3.0, 4.0], [[1.0], [1.0, [2.0]]]])
+def test_parts_of_different_lengths_are_no_series(z):
+    for use in (ar.LinearAR(2).fit, ar.DirectAR(1, 1).fit, lambda z: ar.select_order(z, 1)):
+        with pytest.raises(ValueError, match="z must hold numbers, got parts of different lengths"):
+            use(z)
+
+
+def test_rows_of_different_lengths_cannot_be_fitted_at_once():
+    with pytest.raises(ValueError, match="rows of equal length; fit each by itself with LinearAR"):
+        ar.fit_each([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]], 1)
+
+
+def test_objects_have_to_be_converted():
+    with pytest.raises(TypeError, match=r"dtype object; convert it first, with astype\(float\)"):
+        ar.LinearAR(1).fit(np.array([Fraction(1, 2), Fraction(1, 3), Fraction(1, 4)]))
+
+
+def test_a_backtest_says_what_a_model_lacks():
+    class Forgetful(ar.Persistence):
+        def fit(self, z):
+            self.level = z[-1]
+
+    class Silent:
+        def fit(self, z):
+            return self
+
+    with pytest.raises(
+        TypeError,
+        match=r"fit of Forgetful must return the fitted model \(`return self`\), got None",
+    ):
+        ar.backtest(Forgetful(), walk(20), horizon=2)
+    with pytest.raises(TypeError, match="model must have a method forecast"):
+        ar.backtest(Silent(), walk(20), horizon=2)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -351,31 +352,39 @@ def test_the_order_is_chosen_by_bic_among_those_that_the_series_allows(shell, mo
     assert shell("forecast", "--max-order", most, "-q", stdin=WAVE_TEXT).err == ""
 
 
-def test_columns_go_by_name_by_number_or_are_the_last(shell):
-    table = "day,low,high\nMo,1,5\nTu,2,6\n\nWe,4,7\n"
-    assert cli.read_column(table) == [5, 6, 7]
-    assert cli.read_column(table, "low") == [1, 2, 4]
-    assert cli.read_column("1,5\n2,6\n") == [5, 6]
-    assert cli.read_column("1,5\n2,6\n", "1") == [1, 2]
+def test_columns_go_by_name_or_by_number_and_are_never_guessed(shell):
+    table = "day,low,high\nMo,1,5\nTu,2,6\nWe,4,7\n\n"
+    assert cli.read_column(table, "low") == cli.read_column(table, "2") == [1, 2, 4]
+    assert cli.read_column("day,high\nMo,5\nTu,6\n") == [5, 6]  # the only one with numbers
+    assert cli.read_column("2;1\n5;6\n7;8\n", "1", header=True) == [6, 8]  # names come first
+    for column, values in (("1", [1, 2]), ("2", [5, 6])):
+        assert cli.read_column("1,5\n2,6\n", column, delimiter=",") == values
     assert cli.read_column("x\r\n1e3\r\n-2\r\n") == [1000, -2]
-    assert cli.read_column('a,b\n"1\n\u2028",3\n') == [3]  # a cell may hold line ends
+    assert cli.read_column('a,b\n"1\n\u2028",3\n', "b") == [3]  # a cell may hold line ends
     Path("t.csv").write_text(table)
     arguments = ["t.csv", "--column", "low", "--order", 1, "--horizon", 1, "--json"]
     assert shell("forecast", *arguments).records[0]["forecast"] == pytest.approx([8])
+    shell("forecast", "t.csv").fails(
+        "2 columns of numbers", "'low' (--column 2), 'high' (--column 3)"
+    )
 
 
 def test_a_first_row_with_a_number_is_no_header_and_a_mark_of_byte_order_no_cell():
     """Else the first value would be missing from the series."""
     assert cli.read_column("\ufeff1\n2\n4\n") == [1, 2, 4]
     assert cli.read_column("\ufeffa,b\n1,2\n", "a") == [1]
-    assert cli.read_column("1,low\n2,high\n", "1") == [1, 2]
-    with pytest.raises(ValueError, match="line 1, column '2': 'total' is not a finite number"):
+    assert cli.read_column("1,low\n2,high\n", "1", header=False) == [1, 2]
+    with pytest.raises(
+        cli.CommandError, match="line 1: '1, low' can be a header or values: say --header or --no"
+    ):
+        cli.read_column("1,low\n2,high\n", "1")
+    with pytest.raises(ValueError, match="2 columns of numbers, say which: '2019'"):
         cli.read_column("2019,total\n1,2\n")
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_numbers_are_read_exactly(values):
-    assert cli.read_column("\n".join(map(repr, values))) == values
+    assert cli.read_column("\n".join(map(repr, values)), decimal=".") == values
     assert cli.read_column("t,x\n" + "\n".join(f"a,{v!r}" for v in values)) == values
 
 
@@ -387,10 +396,10 @@ def test_numbers_are_read_exactly(values):
         (b"x\n1\nn/a\n3\n", ["standard input, line 3", "'n/a'", "not a finite number"]),
         (b"x\n1\nnan\n", ["'nan'", "not a finite number"]),
         (b"x\n1\n1_000\n", ["'1_000'"]),
-        (b"a,b\n1,2\n3\n", ["line 3", "1 cells instead of 2"]),
+        (b"a,b\n1,2\n3\n", ["line 3", "1 cells where the header has 2"]),
         (b"x,x\n1,2\n", ["standard input has two columns 'x'"]),
         (b"x\n" + b"1" * 200_000, ["standard input is not a CSV file", "field larger"]),
-        (b"1\n2\n", ["z must have at least 7 values"]),
+        (b"1\n2\n", ["standard input has 2 values", "it takes 7"]),
         (b"\xff\xfe1\n", ["standard input is not a text in UTF-8", "byte 0"]),
     ],
 )
@@ -403,10 +412,234 @@ def test_forecast_names_a_wrong_column_file_or_number(shell):
     shell("forecast", "t.csv", "--column", "c").fails("t.csv has no column 'c'; it has a, b")
     shell("forecast", "u.csv").fails("u.csv: No such file")
     shell("forecast", ".").fails("Is a directory")
-    shell("forecast", "--order", 0, stdin=WAVE_TEXT).fails("order", "0")
-    shell("forecast", "-q", "--max-order", 0, stdin=WAVE_TEXT).fails("max_order", "0")
-    shell("forecast", "-q", "--horizon", 0, stdin=WAVE_TEXT).fails("horizon", "0")
-    shell("forecast", "-q", "--level", 1, stdin=WAVE_TEXT).fails("level", "1")
+    shell("forecast", "--order", 0, stdin=WAVE_TEXT).fails("--order must be at least 1, got 0")
+    shell("forecast", "-q", "--max-order", 0, stdin=WAVE_TEXT).fails(
+        "--max-order must be at least 1, got 0"
+    )
+    shell("forecast", "-q", "--horizon", 0, stdin=WAVE_TEXT).fails(
+        "--horizon must be at least 1, got 0"
+    )
+    shell("forecast", "-q", "--level", 1, stdin=WAVE_TEXT).fails("--level", "got 1")
+
+
+SALES = [1234.5, 1345.25, 1290.75, 987.5, 1377.25, 1420.5, 1500.25, 1466.75, 1390.5, 1512.25]
+DATES = [f"2024-01-{day:02d}" for day in range(1, 11)]
+
+
+def ar1_forecast(z, steps):
+    """Fit z[t] = a + b z[t-1] by NumPy, and go on from the last value."""
+    z = np.asarray(z, dtype=float)
+    a, b = np.linalg.lstsq(np.column_stack([np.ones(len(z) - 1), z[:-1]]), z[1:], rcond=None)[0]
+    path = [z[-1]]
+    for _ in range(steps):
+        path.append(a + b * path[-1])
+    return path[1:]
+
+
+def lines(cells, labels=None, sign=",", header=""):
+    rows = (
+        cells if labels is None else [f"{a}{sign}{b}" for a, b in zip(labels, cells, strict=True)]
+    )
+    return header + "\n".join(rows) + "\n"
+
+
+PLAIN = [f"{v}" for v in SALES]
+COMMA = [cell.replace(".", ",") for cell in PLAIN]
+ENGLISH = [f"{v:,}" for v in SALES]
+GERMAN = [cell.translate(str.maketrans(",.", ".,")) for cell in ENGLISH]
+QUOTED = [f'"{cell}"' for cell in ENGLISH]
+WHOLE = [f"{round(v):,}" for v in SALES]
+
+TABLES = {  # a text, and the options without which it is refused; None: it is refused in any case
+    "a list": (lines(PLAIN), ""),
+    "a list with a header": (lines(PLAIN, header="x\n"), ""),
+    "Windows": (lines(PLAIN, header="\ufeffx\n").replace("\n", "\r\n") + "\r\n\r\n", ""),
+    "old Macintosh": (lines(PLAIN, header="x\n").replace("\n", "\r"), ""),
+    "a list with decimal commas": (lines(COMMA), "--decimal ,"),
+    "decimal commas under a header": (lines(COMMA, header="x\n"), "--decimal ,"),
+    "thousands": (lines(ENGLISH), ""),
+    "thousands with points": (lines(GERMAN), "--decimal ,"),
+    "thousands with blanks": (lines([c.replace(",", " ") for c in ENGLISH]), ""),
+    "thousands with apostrophes": (lines([c.replace(",", "'") for c in ENGLISH]), ""),
+    "dates": (lines(PLAIN, DATES, header="date,price\n"), ""),
+    "dates without a header": (lines(PLAIN, DATES), ""),
+    "newest first": (lines(PLAIN[::-1], DATES[::-1], header="date,price\n"), ""),
+    "newest first without a header": (lines(PLAIN[::-1], DATES[::-1]), ""),
+    "semicolons": (lines(PLAIN, DATES, ";", "date;price\n"), ""),
+    "semicolons and decimal commas": (lines(COMMA, DATES, ";", "Datum;Preis\n"), ""),
+    "a German bank": (
+        lines(
+            GERMAN[::-1], [f"{d[8:]}.{d[5:7]}.{d[:4]}" for d in DATES[::-1]], ";", "Datum;Kurs\n"
+        ),
+        "",
+    ),
+    "tabs": (lines(PLAIN, DATES, "\t", "date\tprice\n"), ""),
+    "tabs and decimal commas": (lines(COMMA, DATES, "\t"), ""),
+    "blanks": (lines(PLAIN, DATES, "   ", "date price\n"), ""),
+    "blanks and decimal commas": (lines(COMMA, DATES, " "), "--delimiter space"),
+    "quoted thousands": (lines(QUOTED, DATES, header="date,price\n"), ""),
+    "an index of pandas": (lines(PLAIN, range(10), header=",0\n"), ""),
+    "an index of pandas under a year": (lines(PLAIN, range(10), header=",2024\n"), ""),
+    "a name of pandas": (lines(PLAIN, header="0\n"), ""),
+    "a year as a name": (lines(PLAIN, header="2024\n"), ""),
+    "years": (lines(PLAIN, range(2001, 2011), header="year,x\n"), ""),
+    "years, newest first": (lines(PLAIN[::-1], range(2010, 2000, -1), header="year,x\n"), ""),
+    "labels": (lines(PLAIN, ["north"] * 10, header="place,x\n"), ""),
+    "two columns": (lines(PLAIN, range(5, 15), header="a,b\n"), "--column b"),
+    "two columns without names": (lines(PLAIN, [f"{v}.5" for v in range(10)]), "--column 2"),
+    "whole thousands": (lines(WHOLE), None),
+    "whole thousands after semicolons": (lines(WHOLE, DATES, ";"), None),
+    "a missing value": (lines([*PLAIN[:4], "", *PLAIN[5:]], DATES, header="date,x\n"), None),
+    "a blank line": (lines([*PLAIN[:4], "", *PLAIN[5:]]), None),
+    "NaN first": (lines(["NaN", *PLAIN]), None),
+    "an empty cell first": (lines(["", *PLAIN], ["2023-12-31", *DATES]), None),
+    "n/a": (lines([*PLAIN, "n/a"], header="x\n"), None),
+    "units": (lines([f"{cell} kg" for cell in PLAIN]), None),
+    "per cent": (lines([f"{cell}%" for cell in PLAIN], header="x\n"), None),
+    "a date twice": (lines(PLAIN, [*DATES[:-1], DATES[-2]], header="date,x\n"), None),
+    "dates in disorder": (lines(PLAIN, [DATES[1], DATES[0], *DATES[2:]], header="date,x\n"), None),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_gives_the_one_right_forecast_or_is_refused(shell, name):
+    """No third thing; the right one is that of NumPy's least squares on the known series."""
+    text, options = TABLES[name]
+    arguments = ["forecast", "--order", 1, "--horizon", 2, "--json"]
+    right = pytest.approx(ar1_forecast(SALES, 2), rel=1e-9)
+    if shell(*arguments, stdin=text).code == 0:
+        assert options is not None and shell.records[0]["forecast"] == right
+    else:
+        shell.fails("arbook forecast: standard input")
+    if options is not None:
+        (record,) = (
+            shell(*arguments, *options.split(" "), stdin=text).records
+            if options
+            else shell.records or [{}]
+        )
+        if not record:  # only where a header of numbers cannot be told from values
+            shell.fails("--header or --no-header")
+            (record,) = shell(*arguments, "--header", stdin=text).records
+        assert record["forecast"] == right and record["input"]["values"] == 10
+
+
+@pytest.mark.parametrize(
+    "text, decides, right",
+    [
+        (
+            "1,5\n1,7\n2,1\n2,5\n2,2\n1,9\n2,6\n2,8\n2,4\n2,9\n3,1\n3,3\n",
+            "--decimal ,",
+            [1.5, 1.7, 2.1, 2.5, 2.2, 1.9, 2.6, 2.8, 2.4, 2.9, 3.1, 3.3],
+        ),
+        (
+            "1,234\n1,345\n1,290\n1,401\n1,377\n",
+            "--delimiter none --decimal .",
+            [1234, 1345, 1290, 1401, 1377],
+        ),
+        (
+            "1,234\n1,345\n1,290\n1,401\n1,377\n",
+            "--delimiter comma --column 2",
+            [234, 345, 290, 401, 377],
+        ),
+        ("0\n10\n12\n11\n14\n13\n", "--header", [10, 12, 11, 14, 13]),
+        ("0\n10\n12\n11\n14\n13\n", "--no-header", [0, 10, 12, 11, 14, 13]),
+    ],
+)
+def test_a_refusal_names_the_options_that_decide(shell, text, decides, right):
+    arguments = ["forecast", "--order", 1, "--horizon", 2]
+    shell(*arguments, stdin=text).fails(decides.split(" ")[0])
+    (record,) = shell(*arguments, "--json", *decides.split(" "), stdin=text).records
+    assert record["forecast"] == pytest.approx(ar1_forecast(right, 2), rel=1e-9)
+
+
+def test_what_was_read_is_told_in_one_line_and_in_json(shell):
+    text = lines(COMMA[::-1], DATES[::-1], ";", "Datum;Kurs\n")
+    arguments = ["forecast", "--order", 1, "--horizon", 1]
+    (told,) = shell(*arguments, stdin=text).err.splitlines()
+    assert (
+        told
+        == "arbook forecast: column 'Kurs', 10 values below a header, newest first by 'Datum', so turned round"
+    )
+    told = shell(*arguments, "--json", stdin=text).records[0]["input"]
+    assert told["column"] == "Kurs" and told["values"] == 10 and told["header"] is True
+    assert (told["delimiter"], told["decimal"], told["time_column"]) == (";", ",", "Datum")
+    assert (told["time_order"], told["first_time"], told["last_time"]) == (
+        "newest first",
+        DATES[0],
+        DATES[-1],
+    )
+    told = shell(*arguments, stdin=lines(PLAIN)).err
+    assert (
+        told
+        == "arbook forecast: column '1', 10 values without a header, in the order of the rows\n"
+    )
+    gap = lines(PLAIN, [*DATES[:-1], "2024-01-20"], header="d,x\n")
+    assert "not evenly spaced in time" in shell(*arguments, stdin=gap).err
+    assert "first from 2024-01-09 to 2024-01-20" in shell.err
+    assert shell(*arguments, "-q", stdin=gap).err == ""
+
+
+@pytest.mark.parametrize(
+    "level, probability", [("90", 0.9), ("0.9", 0.9), ("99.5", 0.995), ("1.5", 0.015)]
+)
+def test_a_level_may_be_per_cent(shell, level, probability):
+    arguments = ["forecast", "--order", 3, "--horizon", 2, "--json"]
+    (found,) = shell(*arguments, "--level", level, stdin=WAVE_TEXT).records
+    _, interval = ar.LinearAR(3, intercept=True).fit(WAVE).forecast(WAVE, 2, level=probability)
+    assert found["level"] == pytest.approx(probability) and found["upper"] == pytest.approx(
+        interval[:, 1]
+    )
+
+
+@pytest.mark.parametrize("level", ["0", "1", "100", "-5", "nan", "inf"])
+def test_a_wrong_level_is_refused_before_anything_is_read(shell, level):
+    shell("forecast", "missing.csv", f"--level={level}").fails(
+        "--level must be a probability such as 0.9, or per cent"
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["--direct"]])
+def test_a_constant_series_goes_on_with_a_remark_in_words(shell, more):
+    arguments = ["forecast", "--order", 2, "--horizon", 2, *more]
+    shell(*arguments, "--json", stdin="5\n" * 12)
+    assert shell.records[0]["forecast"] == pytest.approx([5, 5])
+    assert "determine only 0 of 2 weights" in shell.err and ".py" not in shell.err
+    assert all(line.startswith("arbook forecast: ") for line in shell.err.splitlines())
+    assert shell(*arguments, "-q", stdin="5\n" * 12).err == ""
+
+
+def test_an_explosive_fit_is_told_and_never_printed_as_nan(shell):
+    noise = np.random.default_rng(0).normal(size=60)
+    text = "\n".join(map(repr, (np.exp(0.1 * np.arange(60)) + 0.01 * noise).tolist()))
+    arguments = ["forecast", "--order", 1]
+    shell(*arguments, "--horizon", 8000, stdin=text).fails(
+        "leaves the range of float64", "the fit explodes", "root is 1.105"
+    )
+    out = shell(*arguments, "--horizon", 6000, stdin=text).out
+    assert shell.code == 0 and not re.search("nan|inf", out)
+    assert "the fit explodes: its largest root is 1.105" in shell.err
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "has 3 values; to choose an order it takes 7"),
+        (["--order", "3"], "has 3 values; for order 3 it takes 4"),
+        (
+            ["--order", "1", "--direct", "--horizon", "5"],
+            "has 3 values; for order 1 and --horizon 5 it takes 6",
+        ),
+    ],
+)
+def test_a_short_file_is_named_with_what_it_lacks(shell, arguments, words):
+    shell("forecast", *arguments, stdin="1\n2\n4\n").fails(f"standard input {words}")
+    assert "z must" not in shell.err
+
+
+def test_messages_of_the_reader_speak_of_options():
+    assert cli.as_options(
+        "say decimal='.' or delimiter='none', header=True (column=2), time_column=1"
+    ) == ("say --decimal . or --delimiter none, --header (--column 2), --time-column 1")
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
