@@ -19,7 +19,6 @@ __all__ = ['Commands', 'COUNTED', 'GPT2_TOKENIZER_FILES', 'COMMANDS', 'CommandEr
 import argparse
 import csv
 import errno
-import io
 import json
 import math
 import os

@@ -128,4 +128,8 @@ def test_no_file_of_the_project_names_an_address_that_is_not_the_books():
     own = Project.load(ROOT).repository
     for name in ("README.md", "index.md", "pyproject.toml", "_config.yml", "settings.ini"):
         found = re.findall(r"https?://(?:[\w.-]*github[\w.-]*)/\S*", (ROOT / name).read_text())
-        assert [address for address in found if "arbook" in address and not address.startswith(own or "-")] == []
+        assert [
+            address
+            for address in found
+            if "arbook" in address and not address.startswith(own or "-")
+        ] == []
