@@ -89,7 +89,9 @@ def install(folder, say=print):
         free = shutil.disk_usage(".").free / 1e9
         say(ABOUT.format(folder=folder, gigabytes=MOST, log=log_path))
         if free < MOST:
-            say(f"There are {free:.1f} GB free here: {'too few' if free < LEAST else 'perhaps too few'}.")
+            say(
+                f"There are {free:.1f} GB free here: {'too few' if free < LEAST else 'perhaps too few'}."
+            )
         if free < LEAST:
             return 1
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
