@@ -2156,6 +2156,18 @@ def test_damaged_recurrent_models_are_refused(tmp_path):
         load_model(tmp_path)
 
 
+def test_runs_and_measurements_name_the_machine_alike(tmp_path, cheap_records):
+    """The processor, and the instructions that PyTorch uses of it, which can be fewer than it has."""
+    from bench._record import provenance
+
+    found = provenance("training", ["torch"], "")
+    options = {"device": "cpu", "settings": {"max_steps": 1, "eval_tokens": 100}}
+    record = run_preset("tiny", tmp_path, **options)
+    assert found["processor"] == record["device"] and record["device"]
+    used = torch.backends.cpu.get_cpu_capability()
+    assert found["instruction_set"] == record["instruction_set"] == used
+
+
 def test_a_band_holds_what_all_runs_measured(tmp_path):
     history = [{"step": s, "val_loss": 3.0 - s / 10} for s in (0, 5, 10)] + [{"step": 5, "loss": 9}]
     runs = [{"preset": "cpu", "device": "a chip", "history": history}]
