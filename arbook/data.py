@@ -275,6 +275,8 @@ def _fit(rows: list[list[str]], delimiter: str) -> int:
     width = widths.pop()
     if widths or (width > 1) == (delimiter == ""):
         return 0
+    if delimiter == " " and any(cell.strip(",") != cell for row in body for cell in row):
+        return 0  # the blanks stand beside commas
     for cells in zip(*body, strict=True):
         kinds = set(map(_kind, cells))
         if "number" in kinds and kinds <= {"number", "missing"}:
@@ -379,7 +381,7 @@ def _has_header(rows: list[list[str]], wanted: Iterable[str], source: str) -> bo
 # %% ../nbs/a1_data.ipynb #0b94e1d7
 #| code-fold: true
 #| code-summary: Code of the order in time
-_TIME_NAMES = ("", "unnamed: 0", "index", "t", "time", "step", "year", "date", "day")
+_TIME_NAMES = set("index t time timestamp step year month week day hour date".split())
 
 
 def _is_index(names: Sequence[str]) -> bool:
@@ -393,9 +395,10 @@ def _find_times(names: list[str], columns: Sequence[Sequence[str]]) -> int | Non
         if _kind_below(cells) == "date":
             return j
     for j, (name, cells) in enumerate(zip(names, columns, strict=True)):
-        named = len(names) > 1 and name.lower() in _TIME_NAMES
-        if named and (_counts_up(cells) or _all_read(_COMPACT_WAY["eight digits"], cells)):
-            return j
+        if len(names) > 1 and name.lower() in _TIME_NAMES and _all_read(_read_count, cells):
+            steps = np.diff([_read_count(cell) for cell in cells])
+            if (steps > 0).all() or (steps < 0).all():
+                return j
     return 0 if _is_index(names) and _all_read(_read_count, columns[0]) else None
 
 
@@ -536,6 +539,12 @@ def _find_layout(
         chosen = [_locate(names, column, source)]
     at = None if at in chosen else at
     ways = {} if at is None else _time_ways(below[at])
+    for j in set(range(len(names))) - {*chosen}:
+        if at is None and {*map(_kind, below[j])} == {"odd"}:
+            raise ValueError(
+                f"{source}, line {1 + named}, column {names[j]!r}: {below[j][0]!r} may be a date, but none that "
+                f"is understood; if the oldest row is the first, say time_column={names[j]!r}"
+            )
     return _Layout(source, cut, named, names, chosen, at, ways)
 
 # %% ../nbs/a1_data.ipynb #74e9b3c0

@@ -397,6 +397,8 @@ def test_a_blank_line_between_rows_is_a_missing_value_and_at_the_end_nothing(tex
         ("12kg\n13\n14\n", [{"header": True}]),
         ("a,b\n1,2\n3,4\n", [{"column": "a"}, {"column": 2}]),
         (",v\n2,5\n1,6\n0,8\n", [{"time_column": 1, "column": "v"}]),
+        ("d,v\n31.12.24,1\n30.12.24,2\n", [{"time_column": "d"}]),
+        ("t,v\n10:05 PM,1\n10:00 PM,2\n", [{"time_column": "t"}]),
         (
             "2024-01-01 1,5\n2024-01-02 1,7\n",
             [{"delimiter": "space"}, {"delimiter": " ", "decimal": ","}],
@@ -413,6 +415,14 @@ def test_what_can_be_read_in_two_ways_is_refused_with_the_option_that_decides(te
         len({str(values.tolist()) for values in readings}) == len(readings)
         or "2024-01-02 1,7" in text
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["a, b\n1, 2\n3, 5\n", "a , b\n1 , 2\n3 , 5\n", "a,b\n 1 ,2\n3, 5 \n"]
+)
+def test_blanks_beside_separators_say_nothing(text):
+    table = data.read_table(text)
+    assert table.columns == ("a", "b") and table.values.tolist() == [[1, 2], [3, 5]]
 
 
 def test_where_commas_separate_cells_a_point_before_three_digits_is_a_decimal_sign():
