@@ -1305,20 +1305,6 @@ def test_a_text_is_at_least_so_long_before_stop_counts(shell):
     shell(*arguments, "--stop", "").fails("stop must hold strings of at least one character")
 
 
-@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, "1.5", "one"])
-def test_a_seed_that_no_generator_takes_is_not_understood(shell, seed):
-    found = shell("sample", "--seed", seed)
-    assert found.code == 2 and "--seed: must be an integer from -2^63 to 2^64 - 1" in found.err
-
-
-@pytest.mark.parametrize("seed", [2**63, 2**64 - 1, -(2**63), -1])
-def test_large_and_negative_seeds_are_seeds(shell, seed):
-    Path("verse.txt").write_text(VERSE)
-    arguments = ["sample", "--model", "ngram:3", "--train", "verse.txt", "--json", "--seed", seed]
-    first, again = (shell(*arguments).records for _ in range(2))
-    assert first == again and first[0]["seed"] == seed
-
-
 # --- compress and decompress ------------------------------------------------------------------------------------------
 
 
