@@ -583,7 +583,7 @@ class LogitBias(Processor):
 
 # %% ../nbs/09_sampling.ipynb #df52e9ae
 #| code-fold: true
-#| code-summary: Code of three helpers
+#| code-summary: Code of their helpers
 @dataclass(frozen=True)
 class _MinNewTokens(Processor):
     """Forbid the stop tokens as long as a row has fewer than n new tokens."""
@@ -1272,7 +1272,7 @@ def stream_text(
     max_new_tokens: int,
     min_new_tokens: int = 0,
     sampler: Processor | Sequence[Processor] | None = None,
-    stop: int | str | Collection[int | str] = (),
+    stop: int | str | Collection[int | str] | None = None,
     generator: torch.Generator | None = None,
     keep: int | None = None,
 ) -> Iterator[str]:
@@ -1288,14 +1288,15 @@ def stream_text(
         At least one token.
     min_new_tokens : int
         So many tokens are drawn before anything may end the text.
-    stop : int or str, or a collection of them
+    stop : int or str, or a collection of them, optional
         Tokens and strings that end the text, and do not belong to it. A string may reach over several tokens.
 
     Yields
     ------
     str
     """
-    given = [stop] if isinstance(stop, (int, str)) else list(stop)
+    several = isinstance(stop, Collection) and not isinstance(stop, str)
+    given = list(stop) if several else [] if stop is None else [stop]
     strings = [s for s in given if isinstance(s, str)]
     tokens = as_stop([s for s in given if not isinstance(s, str)], model.vocab_size)
     prompt = as_prompt(tokenizer.encode(text), model).tolist()
