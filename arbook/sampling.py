@@ -583,7 +583,7 @@ class LogitBias(Processor):
 
 # %% ../nbs/09_sampling.ipynb #df52e9ae
 #| code-fold: true
-#| code-summary: Code of three helpers
+#| code-summary: Code of their helpers
 @dataclass(frozen=True)
 class _MinNewTokens(Processor):
     """Forbid the stop tokens as long as a row has fewer than n new tokens."""
@@ -1272,7 +1272,7 @@ def stream_text(
     max_new_tokens: int,
     min_new_tokens: int = 0,
     sampler: Processor | Sequence[Processor] | None = None,
-    stop: int | str | Collection[int | str] = (),
+    stop: int | str | Collection[int | str] | None = None,
     generator: torch.Generator | None = None,
     keep: int | None = None,
 ) -> Iterator[str]:
@@ -1288,14 +1288,15 @@ def stream_text(
         At least one token.
     min_new_tokens : int
         So many tokens are drawn before anything may end the text.
-    stop : int or str, or a collection of them
+    stop : int or str, or a collection of them, optional
         Tokens and strings that end the text, and do not belong to it. A string may reach over several tokens.
 
     Yields
     ------
     str
     """
-    given = [stop] if isinstance(stop, (int, str)) else list(stop)
+    several = isinstance(stop, Collection) and not isinstance(stop, str)
+    given = list(stop) if several else [] if stop is None else [stop]
     strings = [s for s in given if isinstance(s, str)]
     tokens = as_stop([s for s in given if not isinstance(s, str)], model.vocab_size)
     prompt = as_prompt(tokenizer.encode(text), model).tolist()
@@ -1484,8 +1485,8 @@ def beam_search(
     -------
     Ranked
         At most W different texts: the best of those that have ended and, if the search went on to the last step, of
-        the W beginnings that it has then. It ends before, once W texts have ended, with none of a lower score than that
-        of the best beginning now. `scores` is `log_prob` divided by the power of the length, and `log_prob` is the sum
+        the W beginnings that it has then. It ends before, once W texts have ended and none of the best W of them has a
+        lower score than the best beginning has, with the length that it has then. `scores` is `log_prob` divided by the power of the length, and `log_prob` is the sum
         of `log_probs`, which are the model's; equal scores in the order in which they were found, lowest ids first.
 
     Raises

@@ -1594,6 +1594,9 @@ def test_a_streamed_text_takes_tokens_too_and_a_least_length():
     assert text == " two three"
     longer = sa.stream_text(model, tokenizer, "one", stop="e", min_new_tokens=7, **options)
     assert "".join(longer) == " two thr"
+    for stop in (None, (), [], np.int64(0), {"zzz"}):
+        free = "".join(sa.stream_text(model, tokenizer, "one", stop=stop, **options))
+        assert free.startswith(" two three.\n\nfour") and len(free.encode()) == 60
     with pytest.raises(ValueError, match="prompt must have at least one token"):
         sa.stream_text(model, tokenizer, "", **options)
     with pytest.raises(ValueError, match="stop must hold tokens from 0 to 255, got 256"):
@@ -2092,6 +2095,22 @@ def test_weights_that_change_in_the_middle_of_a_text_are_seen(how):
     for m, state in zip((packed, model), states, strict=True):
         found.append(m.next_logits(ids[:, :1], state)[0])
     assert torch.allclose(*found, rtol=0, atol=1e-4)
+
+
+def test_a_copy_of_a_packed_model_has_weights_of_its_own():
+    """Also where it reads into a cache: it is not the model from which it was copied that reads there."""
+    packed = sa.pack(make_gpt(torch.float32))
+    before = packed(torch.tensor([[1, 2]])).detach()
+    for other in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+        other.blocks[0].mlp.up.weight.data.mul_(3)
+        assert_same_function(other, sa.pack(other))
+        with torch.no_grad():
+            expected = other(torch.tensor([[1, 2]]))
+            read = ob.read_in_steps(other, torch.tensor([[1, 2]]), [1, 1])
+        assert torch.allclose(read, expected, rtol=0, atol=1e-4)
+        assert not torch.allclose(expected, before, rtol=0, atol=1e-3)
+    with torch.no_grad():
+        assert torch.equal(packed(torch.tensor([[1, 2]])), before)
 
 
 def test_packed_weights_do_serve():
