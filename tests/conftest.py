@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
+
+# PyTorch's compiler keeps what it has compiled, and does not ask whether it was for this processor.
+kept = f"arbook-inductor-{os.getuid()}-{os.environ.get('ATEN_CPU_CAPABILITY', 'native')}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir(), kept)))
 
 
 def count_calls(function: Callable, *arguments: Any) -> int:
