@@ -3,7 +3,7 @@
 Run it with `python -m bench.cuda --out FOLDER`, or in parts, since a machine may be lent for some minutes only:
 
     python -m bench.cuda --out FOLDER --parts correctness throughput
-    python -m bench.cuda --out FOLDER --parts shakespeare
+    python -m bench.cuda --out FOLDER --parts search shakespeare   # choose settings of the preset, then train it
     python -m bench.cuda --out FOLDER --parts ptb --time-limit 500   # again, until it says that all is done
 
 Results go into `FOLDER/cuda.json`, a part at a time, and records of finished training runs beside it, as
@@ -21,8 +21,11 @@ import math
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,7 +43,24 @@ from torch import Tensor
 
 from bench.sampling import decoding_case
 
-PARTS = ("correctness", "throughput", "shakespeare", "ptb", "decoding")
+PARTS = ("correctness", "search", "shakespeare", "throughput", "decoding", "ptb")
+# Settings for the preset "gpu", tried side by side with one seed.
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "dropout 0.3": {"dropout": 0.3},
+    "dropout 0.4, mean": {"dropout": 0.4, "lr": 4e-3, "average_fraction": 0.3},
+    "dropout 0.4, decay 0.5, mean": {
+        "dropout": 0.4, "lr": 4e-3, "weight_decay": 0.5, "average_fraction": 0.3,
+    },
+    "dropout 0.3, decay 1, mean": {
+        "dropout": 0.3, "lr": 4e-3, "weight_decay": 1.0, "average_fraction": 0.3,
+    },
+    "dropout 0.45, fast, mean": {
+        "dropout": 0.45, "lr": 8e-3, "weight_decay": 0.2, "average_fraction": 0.3,
+    },
+    "AdamW": {
+        "optimizer": "adamw", "lr": 1e-3, "dropout": 0.4, "weight_decay": 0.3, "average_fraction": 0.3,
+    },
+}  # fmt: skip
 PTB = ("ptb-lstm", "ptb-transformer", "ptb-awd-lstm")
 TOLERANCE = 1e-9  # between two devices in float64, where only the order of sums differs
 V, N_TOKENS = 65, 4_000
@@ -227,13 +247,29 @@ def gpt2_small(quick: bool) -> GPTConfig:
     return GPTConfig.gpt2("small", **(tiny if quick else {}))
 
 
+@contextlib.contextmanager
+def tensor_float_32(used: bool) -> Iterator[None]:
+    """Let float32 products cut their factors to ten bits, or not."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if used else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def step_seconds(
-    model: LanguageModel, device: torch.device, batch_size: int, compiled: bool, repeats: int
+    model: LanguageModel,
+    device: torch.device,
+    batch_size: int,
+    *,
+    low: bool,
+    compiled: bool,
+    repeats: int,
 ) -> dict:
     """Return the median time of a step of training, after warming up, and the peak of memory."""
     T = model.context_length
     config = TrainConfig(1, device=str(device))
-    low = training.choose_precision("auto", model, device) == "bfloat16"
     module: Any = training.WindowLoss(model.to(device), low=low)
     module = torch.compile(module) if compiled else module
     optimizers = training.make_optimizers(model, config)
@@ -266,7 +302,7 @@ def step_seconds(
 
 
 def throughput(device: torch.device, quick: bool, batch_size: int = 16) -> dict:
-    """Time steps of training of GPT-2 small from random weights, here and in transformers: compiled, and not."""
+    """Time steps of training of GPT-2 small, with one means of speed after the other, and those of transformers."""
     config = gpt2_small(quick)
     batch_size, repeats = (4, 2) if quick else (batch_size, 10)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -281,25 +317,35 @@ def throughput(device: torch.device, quick: bool, batch_size: int = 16) -> dict:
         "flops_per_token": operations,
         "cases": [],
     }
-    makers: dict[str, Callable[[], LanguageModel]] = {
-        "arbook": lambda: GPT(config, generator=seeded()),
-        "arbook, larger chunks": lambda: GPT(config, generator=seeded()),
-        "arbook, all logits at once": lambda: AllLogits(GPT(config, generator=seeded())),
-    }
-    if importlib.util.find_spec("transformers"):
-        makers["transformers"] = lambda: Theirs(config)
-    else:
+
+    def whole() -> LanguageModel:
+        return AllLogits(GPT(config, generator=seeded()))
+
+    # name, model, precision, compiled, logits in a chunk of the loss
+    cases: list[tuple[str, Callable[[], LanguageModel], str, bool, int | None]] = [
+        ("arbook, loss in chunks", lambda: GPT(config, generator=seeded()), "bf16", True, 2**28),
+        ("transformers", lambda: Theirs(config), "bf16", True, None),
+        ("arbook", whole, "bf16", True, None),
+        ("arbook", whole, "bf16", False, None),
+        ("transformers", lambda: Theirs(config), "bf16", False, None),
+        ("arbook", whole, "TF32", False, None),
+        ("arbook", whole, "float32", False, None),
+    ]
+    if quick:
+        cases = [(name, make, "float32", False, chunk) for name, make, _, _, chunk in cases[:3]]
+    if not importlib.util.find_spec("transformers"):
+        cases = [case for case in cases if case[0] != "transformers"]
         found["note"] = "transformers is not installed here: no comparison"
-    for compiled in (False,) if quick else (True, False):
-        for name, make in makers.items():
-            torch.compiler.reset()
-            with chunks_of(2**28 if "larger" in name else None):
-                case = step_seconds(make(), device, batch_size, compiled, repeats)
-            rate = batch_size * config.context_length / case["seconds"]
-            case |= {"tokens_per_second": rate, "utilisation": rate * operations / possible}
-            found["cases"].append({"name": name, "compiled": compiled, **case})
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+    for name, make, precision, compiled, chunk in cases:
+        torch.compiler.reset()
+        with chunks_of(chunk), tensor_float_32(precision == "TF32"):
+            how = {"low": precision == "bf16", "compiled": compiled, "repeats": repeats}
+            case = step_seconds(make(), device, batch_size, **how)
+        rate = batch_size * config.context_length / case["seconds"]
+        case |= {"tokens_per_second": rate, "utilisation": rate * operations / possible}
+        found["cases"].append({"name": name, "precision": precision, "compiled": compiled, **case})
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     return found
 
 
@@ -319,6 +365,51 @@ def run_to_the_end(name: str, work: Path, out: Path, **options: Any) -> dict:
     """Train a preset, or go on with it; record it if it is done. A changed one is summed up, but not recorded."""
     record_to = None if options.get("settings") else out
     return summary(training.run_preset(name, work, record_to=record_to, progress=False, **options))
+
+
+def search(
+    device: torch.device, quick: bool, work: Path, settings: dict, limit: float = 150.0, **_: Any
+) -> dict:
+    """Train the preset with each of `CANDIDATES`, side by side in processes of their own; the best becomes it."""
+    name = "tiny" if quick else "gpu"
+    candidates = {"one": {"dropout": 0.1}, "two": {"lr": 1e-3}} if quick else CANDIDATES
+    common = settings or ({} if quick else {"max_steps": 3_000, "eval_every": 150})
+    running = []
+    for i, chosen in enumerate(candidates.values()):
+        command = [
+            sys.executable,
+            "-m",
+            "arbook.training",
+            "--preset",
+            name,
+            "--device",
+            str(device),
+        ]
+        command += ["--out", str(work / f"search-{i}"), "--time-limit", str(limit)]
+        for key, value in {**common, **chosen}.items():
+            command += [
+                "--set",
+                f"{key}={json.dumps(value) if not isinstance(value, str) else value}",
+            ]
+        running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    found: dict[str, Any] = {"preset": name, "common": common, "candidates": {}}
+    for i, (title, process) in enumerate(zip(candidates, running, strict=True)):
+        _, errors = process.communicate()
+        path = work / f"search-{i}" / "record.json"
+        if process.returncode or not path.exists():
+            found["candidates"][title] = {"error": errors.decode()[-500:]}
+            continue
+        run = json.loads(path.read_text(encoding="utf-8"))
+        keys = ("finished", "steps", "seconds", "best_val_loss", "best_step")
+        found["candidates"][title] = {key: run[key] for key in keys} | {
+            "settings": candidates[title]
+        }
+    reached = {k: c["best_val_loss"] for k, c in found["candidates"].items() if "error" not in c}
+    if reached:
+        best = min(reached, key=reached.__getitem__)
+        found["best"] = best
+        training.PRESETS[name] = training.PRESETS[name].changed(candidates[best])
+    return found
 
 
 def shakespeare(device: torch.device, quick: bool, work: Path, out: Path, settings: dict) -> dict:
@@ -405,13 +496,22 @@ def report(part: str, found: dict) -> str:
         return f"{verdict}: largest gap {found['largest_gap']:.0e}, {len(found['warnings_of_weight_drop'])} warnings"
     if part == "throughput":
         return "\n".join(
-            f"{case['name']}, {'compiled' if case['compiled'] else 'eager'}: {1e3 * case['seconds']:.1f} ms, "
-            f"{case['tokens_per_second']:,.0f} tokens/s, {case['utilisation']:.1%} of the measured matmul rate"
+            f"{case['name']}, {case['precision']}, {'compiled' if case['compiled'] else 'eager'}: "
+            f"{1e3 * case['seconds']:.1f} ms, "
+            f"{case['tokens_per_second']:,.0f} tokens/s, {case['utilisation']:.1%} of the measured matmul rate, "
+            f"{case['memory_gb'] or 0:.1f} GB, first step {case['first_seconds']:.0f} s"
             for case in found["cases"]
         ) + (f"\n{found['note']}" if "note" in found else "")
+    if part == "search":
+        return "\n".join(
+            f"{name}: {run.get('best_val_loss', run.get('error'))} at step {run.get('best_step')} "
+            f"of {run.get('steps')}, {run.get('seconds', 0):.0f} s"
+            for name, run in found["candidates"].items()
+        )
     if part == "shakespeare":
         lines = [
-            f"{found['preset']}, seed {seed}: {run['best_val_loss']:.4f} nats after {run['best_seconds']:.0f} s"
+            f"{found['preset']}, seed {seed}: {run['best_val_loss']:.4f} nats "
+            f"after {run['best_seconds']:.0f} of {run['seconds']:.0f} s"
             for seed, run in enumerate(found["runs"])
         ]
         return "\n".join([*lines, f"mean {found['mean']:.4f}"])
@@ -458,18 +558,27 @@ def main(arguments: list[str] | None = None) -> None:
         calls: dict[str, Callable[..., dict]] = {
             "correctness": correctness,
             "throughput": functools.partial(throughput, batch_size=given.batch_size),
+            "search": functools.partial(search, **places),
             "shakespeare": functools.partial(shakespeare, **places),
             "ptb": functools.partial(
                 penn_treebank, **places, names=list(given.presets), limit=given.time_limit
             ),
             "decoding": decoding,
         }
-        for part in given.parts:
+        failed = False
+        for part in given.parts:  # one that fails does not cost the others their time
             start = time.perf_counter()
-            found = calls[part](device, given.quick)
+            try:
+                found = calls[part](device, given.quick)
+                text = report(part, found)
+            except Exception:
+                found = {"error": traceback.format_exc()}
+                text, failed = found["error"], True
             found["wall_seconds"] = time.perf_counter() - start
             add(out / "cuda.json", part, found, device)
-            print(f"== {part}, {found['wall_seconds']:.0f} s\n{report(part, found)}", flush=True)
+            print(f"== {part}, {found['wall_seconds']:.0f} s\n{text}", flush=True)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
