@@ -2003,7 +2003,8 @@ PRESETS = {
         "tinyshakespeare",
         dict(context_length=256, n_embd=384, n_layer=6, n_head=6, dropout=0.3),
         dict(
-            max_steps=4_000, batch_size=64, optimizer="muon", lr=2e-3, warmup_steps=100, min_lr_ratio=0.01,
+            max_steps=4_000, batch_size=64, optimizer="muon", lr=4e-3, warmup_steps=100, min_lr_ratio=0.01,
+            weight_decay=1.0, average_fraction=0.3,
             eval_every=200, log_every=50, checkpoint_every=1_000, compile=True,
         ),
         about="Tiny Shakespeare on a graphics processor",
@@ -2034,7 +2035,8 @@ PRESETS = {
         "ptb",
         dict(context_length=128, n_embd=256, n_layer=6, n_head=4, tied=True, dropout=0.4),
         dict(
-            max_steps=5_000, batch_size=64, optimizer="muon", lr=2e-3, warmup_steps=200, min_lr_ratio=0.01,
+            max_steps=3_000, batch_size=64, optimizer="muon", lr=2e-3, warmup_steps=200, min_lr_ratio=0.01,
+            weight_decay=0.5, average_fraction=0.2,
             eval_every=250, log_every=50, checkpoint_every=1_000, compile=True,
         ),
         unit="word", baseline=5,
