@@ -1486,8 +1486,9 @@ def beam_search(
     Ranked
         At most W different texts: the best of those that have ended and, if the search went on to the last step, of
         the W beginnings that it has then. It ends before, once W texts have ended and none of the best W of them has a
-        lower score than the best beginning has, with the length that it has then. `scores` is `log_prob` divided by the power of the length, and `log_prob` is the sum
-        of `log_probs`, which are the model's; equal scores in the order in which they were found, lowest ids first.
+        lower score than the best beginning has, with the length that it has then. `scores` is `log_prob` divided by
+        the power of the length, and `log_prob` is the sum of `log_probs`, which are the model's; equal scores in the
+        order in which they were found, lowest ids first.
 
     Raises
     ------

@@ -1032,11 +1032,23 @@ def choose_precision(precision: str, model: LanguageModel, device: torch.device)
     return _precision_and_reason(precision, model, device)[0]
 
 
+def _is_recurrent(model: LanguageModel) -> bool:
+    return any(isinstance(part, nn.RNNBase) for part in model.modules())
+
+
+def _check_sharded(model: LanguageModel, device: torch.device) -> None:
+    """Refuse what was measured to be wrong: one process on a GPU, 12 steps in float64, losses that differ by 0.001."""
+    if device.type == "cuda" and _is_recurrent(model):
+        raise ValueError(
+            "sharded must be False for a model with recurrent layers on a GPU, where PyTorch's losses are then wrong"
+        )
+
+
 def _precision_and_reason(
     precision: str, model: LanguageModel, device: torch.device
 ) -> tuple[str, str]:
     """Return what `choose_precision` returns, and why, for the log."""
-    recurrent = any(isinstance(part, nn.RNNBase) for part in model.modules())
+    recurrent = _is_recurrent(model)
     if precision == "bfloat16" and recurrent:
         raise ValueError(
             "precision must be 'full' or 'auto' for a model with recurrent layers, which PyTorch would compute in "
@@ -1321,6 +1333,7 @@ class _Run:
             self.epoch = epoch_steps(*sizes)
         self.sharded = config.sharded and team.joined
         if self.sharded:
+            _check_sharded(model, team.device)
             shard(self.window_loss, team.device, compiled=config.compile)
         else:
             model.to(team.device)

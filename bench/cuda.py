@@ -179,6 +179,8 @@ def correctness(device: torch.device, quick: bool) -> dict:
         settings = {"order": "stream", "block_size": 16} if "lstm" in model else {}
         alone = losses_of(make(), str(device), **settings)
         for sharded, name in ((False, "DDP"), (True, "FSDP")):
+            if sharded and "lstm" in model and device.type == "cuda":
+                continue  # `train` refuses it, since this very comparison found a difference of 0.001
             with alone_in_a_group(device):
                 together = losses_of(make(), str(device), sharded=sharded, **settings)
             found[f"{name} of one process, {model}"] = max(

@@ -2332,3 +2332,11 @@ def test_the_error_of_a_full_disk_names_the_file(tmp_path, limit, name):
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / name) in done.stdout
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_divided_recurrent_models_are_refused_on_a_gpu_and_nowhere_else():
+    lstm = LSTMLM(LSTMConfig(10, 8, 8, 1))
+    with pytest.raises(ValueError, match="sharded must be False for a model with recurrent layers"):
+        training._check_sharded(lstm, torch.device("cuda"))
+    training._check_sharded(lstm, torch.device("cpu"))
+    training._check_sharded(tiny_gpt(), torch.device("cuda"))
