@@ -39,20 +39,14 @@ def test_no_cell_writes_the_library(path):
     assert not any("nbdev_export" in code for code in sources(path, "code"))
 
 
-FROM_CHAPTER_6 = [
-    path for path in NOTEBOOKS if path.stem[:2] in {"06", "07", "08", "09", "10", "11", "a3"}
-]
-READ = pytest.mark.parametrize("path", FROM_CHAPTER_6, ids=lambda path: path.stem)
-
-
-@READ
+@EVERY
 def test_pages_and_docstrings_refer_to_nothing_that_a_reader_cannot_find(path):
     codes = r"\((?:[SE]\d+[a-g]?|A9)(?:, |\))|\bchecklist row\b|\b[Ll]ecture \[\d\]"
     for text in sources(path, "markdown") + sources(path, "code"):
         assert not re.search(codes, text)
 
 
-@READ
+@EVERY
 def test_captions_name_nothing_by_a_shade_that_the_dark_mode_inverts(path):
     for code in sources(path, "code"):
         for caption in re.findall(r"^#\| fig-(?:cap|alt): (.*)$", code, re.MULTILINE):
@@ -61,7 +55,7 @@ def test_captions_name_nothing_by_a_shade_that_the_dark_mode_inverts(path):
             )
 
 
-@READ
+@EVERY
 def test_a_text_that_may_be_missing_has_two_fallbacks_and_is_shown_where_it_is_loaded(path):
     for code in sources(path, "code"):
         loads = r'^(\w+) = data\.splits\("(?:tinyshakespeare|ptb)"(.*)\)$'
