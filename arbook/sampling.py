@@ -2048,9 +2048,9 @@ class Constraint(Processor):
 class PackedLinear(nn.Linear):
     """A linear layer for inference on a CPU, with its weights once more, in the order that oneDNN reads fastest.
 
-    It shares the parameters of another layer. The second copy serves while a `pack`ed model reads into a cache. It is
-    made anew when a text begins, and when the weights have changed since. Wherever it does not serve (with gradients,
-    in another dtype, on another device) the layer does without.
+    It shares the parameters of another layer. The second copy serves while a model that `pack` returned reads into a
+    cache. It is made anew when a text begins, and when the weights have changed since. Wherever it does not serve (with
+    gradients, in another dtype, on another device) the layer does without.
     """
 
     def __init__(self, layer: nn.Linear, batch_size: int):
