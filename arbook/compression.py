@@ -529,6 +529,9 @@ def model_identity(model: LanguageModel) -> str:
     digest = hashlib.sha256()
     internal = vars(nn.Module()).keys()
     for name, part in model.named_modules():
+        if hasattr(part, "packed"):  # a second copy, which nobody can read
+            raise TypeError(f"model has packed weights, {name}: take the model as it was before")
+    for name, part in model.named_modules():
         feed(digest, (name, type(part).__qualname__), name)
         kept = {k: v for k, v in part._buffers.items() if k not in part._non_persistent_buffers_set}
         public = {k: v for k, v in vars(part).items() if k not in internal and k[0] != "_"}

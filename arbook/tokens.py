@@ -174,7 +174,12 @@ class Vocab:
         if not ids:
             raise ValueError("ids must name at least one token")
         checked = {t: as_count(i, f"the id of {t!r}", minimum=0) for t, i in ids.items()}
-        tokens: list[str | None] = [None] * (max(checked.values()) + 1)
+        largest = max(checked.values())
+        if largest >= max(
+            2**20, 64 * len(checked)
+        ):  # a damaged file would fill the memory with gaps
+            raise ValueError(f"the id {largest} is out of proportion to {len(checked)} tokens")
+        tokens: list[str | None] = [None] * (largest + 1)
         for token, i in checked.items():
             if tokens[i] is not None:
                 raise ValueError(f"{tokens[i]!r} and {token!r} have the same id {i}")

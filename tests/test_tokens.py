@@ -1091,3 +1091,9 @@ def test_penn_treebank_is_learned_and_encoded_without_a_call_of_python_per_word(
     assert kept["tokenizer"].decode(kept["ids"]) == text
     words = len(text.split())
     assert words > 800_000 and learn < words / 20 and encode < words / 20
+
+
+def test_ids_out_of_proportion_to_the_tokens_are_refused_before_memory_is_taken():
+    with pytest.raises(ValueError, match="2147483647 is out of proportion to 2 tokens"):
+        Vocab.from_ids({"a": 2**31 - 1, "b": 1})
+    assert len(Vocab.from_ids({"a": 2**20 - 1})) == 2**20

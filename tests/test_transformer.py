@@ -833,7 +833,7 @@ def test_configurations_that_do_not_belong_to_the_weights_are_refused(saved, cha
         ({"vocab_size": V + 1}, "asks for"),
         ({"vocab_size": 10**18}, "makes no model"),
         ({"vocab_size": 10**30}, "makes no model"),
-        ({"context_length": 10**15}, "no room in memory"),
+        ({"context_length": 10**15}, "out of proportion"),
     ],
 )
 def test_configurations_of_no_model_are_refused_even_if_the_weights_agree(saved, changes, message):
