@@ -4,6 +4,7 @@ Every test changes good files in many ways: flipped bits, cut and spliced parts,
 checksums right again where there are some, so that the changes reach what lies behind them. The dice are fixed.
 """
 
+import os
 import copy
 import io
 import json
@@ -59,7 +60,8 @@ ODD_VALUES = [
 ODD_VALUES += [[], {}, [[]], {"": 0}, ["a", "a"], "0" * 999, 10**400, *EXTREMES]
 MEMORY, SECONDS = 64 << 20, 1.0
 
-times = pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.slow)])
+# A million inputs in place of a hundred thousand take ten minutes: ARBOOK_FUZZ=1 asks for them.
+times = pytest.mark.parametrize("times", [10] if os.environ.get("ARBOOK_FUZZ") else [1])
 
 
 class SizeGuard(TorchDispatchMode):
