@@ -5,9 +5,9 @@ import errno
 import json
 import os
 import pickle
+import signal
 import random
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -801,7 +801,15 @@ print(used)
     assert int(run.stdout) < 25e6 + 20 * n
 
 
-def test_an_interrupt_ends_the_wait_for_compiled_code():
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as Python takes it; a shell switches it off for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_wait_for_compiled_code(ctrl_c):
     going_on = threading.Event()
 
     def work():
