@@ -50,6 +50,10 @@ class Home:
                 f"git_url must be empty or like https://github.com/NAME/BOOK, got {self.url!r}"
             )
 
+    @classmethod
+    def of(cls, project: Project) -> Home:
+        return cls(project.repository, project.branch)
+
     @property
     def name(self) -> str:
         return self.url.rpartition("/")[2]
@@ -84,7 +88,7 @@ class Home:
 
 def rewritten(project: Project) -> dict[Path, str]:
     """The files that name the address, as they must be, without those that are so already."""
-    home = Home(project.repository, project.branch)
+    home = Home.of(project)
     wanted = {
         path: home.write(path.read_text("utf8"))
         for path in (project.root / "README.md", project.root / "index.md")
@@ -98,8 +102,7 @@ def rewritten(project: Project) -> dict[Path, str]:
 
 def configure(app: Sphinx, config: Config) -> None:
     """Give the pages their buttons and their address, if the book has one."""
-    project = Project.load(app.confdir)
-    home = Home(project.repository, project.branch)
+    home = Home.of(Project.load(app.confdir))
     if home.url:
         config.html_theme_options |= {
             "repository_url": home.url,
@@ -115,8 +118,7 @@ def configure(app: Sphinx, config: Config) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by the extension's own setup. A map of the site and previews of links need to know where the site is."""
-    project = Project.load(app.confdir)
-    if Home(project.repository).site:
+    if Home.of(Project.load(app.confdir)).site:
         app.setup_extension("sphinx_sitemap")
         app.setup_extension("sphinxext.opengraph")
         app.config.sitemap_url_scheme = "{link}"
