@@ -5,6 +5,7 @@ extension closes the gap:
 
 ``directives``  what each directive means, as pure functions
 ``project``     which names a notebook defines and which files its results depend on
+``plain``       plain Markdown, as every notebook program shows it -> MyST
 ``reader``      text of a notebook -> the notebook that the page shows
 ``api``         links between a chapter's cells, its prose and the reference pages
 ``home``        the address of the book, where it has one

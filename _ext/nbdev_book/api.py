@@ -5,6 +5,7 @@
 * Every entry leads back to the cell that defines it.
 * A name in backticks leads to its entry, as in nbdev.
 * Names in code lead there too, through sphinx-codeautolink, which is told what hidden cells import.
+* A type in a signature leads to what the name means in its module: `Tensor` may be another library's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import sys
 import textwrap
 
 from docutils import nodes
@@ -20,6 +22,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docstrings import prepare_docstring
 from sphinx.util.docutils import SphinxDirective
 from sphinx_codeautolink.extension.block import CodeBlockAnalyser
@@ -123,6 +126,34 @@ def _is_inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
             return True
         node = node.parent
     return False
+
+
+def meaning(name: str, module: str, package: str) -> str | None:
+    """The full name of what a bare name stands for in a module, or None where it is nothing of the package.
+
+    Sphinx takes any documented name with the same end, in whatever module.
+    """
+    values = vars(sys.modules[module]) if module in sys.modules else {}
+    home = getattr(values.get(name), "__module__", None) or ""
+    if home.split(".")[0] == package:
+        return f"{home}.{name}"
+    return f"{module}.{name}" if name in values.get("__all__", ()) else None
+
+
+class ResolveTypes(SphinxPostTransform):
+    """Let types in signatures and parameters name what the source means, before Sphinx looks for them."""
+
+    default_priority = 5  # ahead of Sphinx's own search for references
+
+    def run(self, **kwargs) -> None:
+        package = Project.load(self.app.confdir).package
+        for node in list(self.document.findall(addnodes.pending_xref)):
+            name, module = node["reftarget"], node.get("py:module")
+            if node.get("refdomain") == "py" and module and name.isidentifier():
+                if target := meaning(name, module, package):
+                    node["reftarget"] = target
+                else:
+                    node.replace_self(node.children)
 
 
 class ModuleReference(SphinxDirective):
@@ -232,6 +263,7 @@ def setup(app: Sphinx) -> None:
     app.add_directive("nbdev-module", ModuleReference)
     app.add_transform(MarkExportedCells)
     app.add_transform(LinkBackticks)
+    app.add_post_transform(ResolveTypes)
     app.connect("autodoc-process-signature", signature_as_written)
     app.connect(
         "autodoc-process-docstring", drop_docstring_of_type, priority=100

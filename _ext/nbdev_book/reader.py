@@ -20,6 +20,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from . import directives as dv
+from . import plain
 from .project import (
     Project,
     data_files,
@@ -89,9 +90,8 @@ def read(text: str, root: str = ".") -> NotebookNode:
             input_files(cells, project), project
         )
     numbered = enumerate(notebook.cells, start=1)
-    notebook.cells = [
-        node for number, node in numbered if node.cell_type != "code" or number in kept
-    ]
+    shown = [node for number, node in numbered if node.cell_type != "code" or number in kept]
+    notebook.cells = plain.in_myst_cells(shown, plain.bibliography(project.root))
     return notebook
 
 

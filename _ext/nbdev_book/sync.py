@@ -1,7 +1,7 @@
 """Check that notebooks and library agree: exporting and cleaning again would change nothing, and no output is stored.
 
     python -m nbdev_book.sync              check
-    python -m nbdev_book.sync --write      write the library, and the address of the book where it belongs
+    python -m nbdev_book.sync --write      write the library, the names of cited works, and the address of the book
 
 The check works on a copy, so that it never edits what it checks.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+from . import plain
 from .home import rewritten
 from .project import Project, find_notebooks
 
@@ -59,6 +60,29 @@ def addresses(project: Project) -> list[str]:
     ]
 
 
+def renamed(project: Project) -> dict[Path, str]:
+    """Notebooks that cite a work under another name than the bibliography gives, each with its new text."""
+    works = plain.bibliography(project.root)
+    changed = {}
+    for path in find_notebooks(project):
+        notebook = nbformat.read(path, as_version=4)
+        prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+        before = [cell.source for cell in prose]
+        for cell in prose:
+            cell.source = plain.with_names(cell.source, works)
+        if [cell.source for cell in prose] != before:
+            changed[path] = nbformat.writes(notebook) + "\n"
+    return changed
+
+
+def citations(project: Project) -> list[str]:
+    """Notebooks in which a citation has another text than its work."""
+    return [
+        f"{path.relative_to(project.root)}: cites a work by another name than its author and year; run make export"
+        for path in renamed(project)
+    ]
+
+
 def _contents(folder: Path) -> dict[Path, bytes]:
     return {
         path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
@@ -67,9 +91,10 @@ def _contents(folder: Path) -> dict[Path, bytes]:
 
 def write(project: Project) -> None:
     """Write what follows from the notebooks and from settings.ini."""
-    for path, text in rewritten(project).items():
-        path.write_text(text, "utf8")
-        print(path.relative_to(project.root))
+    for change in (rewritten, renamed):
+        for path, text in change(project).items():
+            path.write_text(text, "utf8")
+            print(path.relative_to(project.root))
     subprocess.run([Path(sys.executable).with_name("nbdev_export")], cwd=project.root, check=True)
 
 
@@ -78,7 +103,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--write"]:
         write(project)
         return 0
-    complaints = outputs(project) + differences(project) + addresses(project)
+    complaints = outputs(project) + citations(project) + differences(project) + addresses(project)
     print("\n".join(complaints) or "notebooks and library agree")
     return 1 if complaints else 0
 
