@@ -8,11 +8,12 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, overload
 
 import numpy as np
 from numpy.exceptions import RankWarning
@@ -109,12 +110,6 @@ def as_number(
     return number
 
 
-def _unwrap(z: ArrayLike) -> ArrayLike:
-    """Return the values of a `Series` of the book, and anything else as it is."""
-    values = getattr(z, "values", None)
-    return values if isinstance(values, np.ndarray) and not hasattr(z, "__array__") else z
-
-
 def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarray:
     """Return `z` as a contiguous float64 array, after checking that it is a finite real sequence.
 
@@ -128,7 +123,7 @@ def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarr
     if np.ma.is_masked(z):
         raise ValueError(f"{name} has masked values; fill or drop them first")
     try:
-        values = np.asarray(_unwrap(z))
+        values = np.asarray(z)
     except ValueError:  # numpy speaks of an inhomogeneous shape
         raise ValueError(f"{name} must hold numbers, got parts of different lengths") from None
     if values.dtype.kind not in "biuf":
@@ -780,10 +775,46 @@ class Forecast(NamedTuple):
         The forecasts of the next h values.
     interval : ndarray, shape (h, 2)
         Lower and upper bounds.
+
+    After a pandas Series they are a Series, and a DataFrame with the columns "lower" and "upper".
     """
 
     mean: np.ndarray
     interval: np.ndarray
+
+
+class _Labelled(Protocol):
+    """A series whose values have labels, such as dates: for a type checker, a pandas Series."""
+
+    @property
+    def iloc(self) -> Any: ...
+
+
+def _continue(z: Any, values: np.ndarray) -> Any:
+    """Return forecasts, shape (h,) or (h, 2), labelled as the continuation of `z` if that is a pandas Series."""
+    pandas = sys.modules.get("pandas")  # if nobody has imported it, `z` is none of its series
+    if pandas is None or not isinstance(z, pandas.Series):
+        return values
+    index = _next_labels(z.index, len(values))
+    if values.ndim == 2:
+        return pandas.DataFrame(values, index, columns=["lower", "upper"])
+    return pandas.Series(values, index, name=z.name)
+
+
+def _next_labels(index: Any, n: int) -> Any:
+    """Return the n labels after those of a pandas index; if its steps are unequal, 1, 2, ... under another name."""
+    import pandas as pd  # has been imported, or there would be no index
+
+    if isinstance(index, pd.PeriodIndex):
+        return pd.period_range(index[-1], periods=n + 1, freq=index.freq, name=index.name)[1:]
+    for kind, make in ((pd.DatetimeIndex, pd.date_range), (pd.TimedeltaIndex, pd.timedelta_range)):
+        if isinstance(index, kind) and (step := index.freq or kind(index, freq="infer").freq):
+            return make(index[-1], periods=n + 1, freq=step, name=index.name)[1:]
+    if index.dtype.kind in "if":
+        steps = np.unique(np.diff(index)) if len(index) > 1 else [getattr(index, "step", 0)]
+        if len(steps) == 1 and steps[0]:
+            return pd.Index(index[-1] + steps[0] * np.arange(1, n + 1), name=index.name)
+    return pd.RangeIndex(1, n + 1, name="steps ahead")
 
 
 def as_series_list(z: ArrayLike | Sequence[ArrayLike], *, min_length: int) -> list[np.ndarray]:
@@ -796,7 +827,7 @@ def as_series_list(z: ArrayLike | Sequence[ArrayLike], *, min_length: int) -> li
 def _is_sequence(part: ArrayLike) -> bool:
     """Tell whether something is one-dimensional."""
     try:
-        return np.ndim(_unwrap(part)) == 1
+        return np.ndim(part) == 1
     except ValueError:  # of parts of different lengths
         return False
 
@@ -1060,9 +1091,16 @@ class LinearAR(_Estimator):
             raise ValueError(f"window must have shape ({self.order},), got {window.shape}")
         return float(apply_weights(window, coef, self.intercept_))
 
-    def forecast(
-        self, z: ArrayLike, horizon: int, *, level: float | None = None
-    ) -> np.ndarray | Forecast:
+    @overload
+    def forecast(self, z: _Labelled, horizon: int, *, level: float | None = None) -> Any: ...
+
+    @overload
+    def forecast(self, z: ArrayLike, horizon: int, *, level: None = None) -> np.ndarray: ...
+
+    @overload
+    def forecast(self, z: ArrayLike, horizon: int, *, level: float) -> Forecast: ...
+
+    def forecast(self, z: Any, horizon: int, *, level: float | None = None) -> Any:
         """Forecast the next values, each from the values before it, forecasts included.
 
         Parameters
@@ -1078,7 +1116,8 @@ class LinearAR(_Estimator):
         Returns
         -------
         ndarray, shape (horizon,), or Forecast
-            The forecasts; with `level`, together with their intervals.
+            The forecasts; with `level`, together with their intervals. After a pandas Series, a Series whose index
+            goes on: dates, periods and equally spaced numbers as they were, anything else as 1, 2, ... steps ahead.
 
         Raises
         ------
@@ -1094,14 +1133,14 @@ class LinearAR(_Estimator):
                 window, coef, as_count(horizon, "horizon"), intercept=self.intercept_
             )
             if level is None:
-                return self._check_range(mean)
+                return _continue(z, self._check_range(mean))
             shocks = np.abs(impulse_response(coef, horizon))
             deviation = np.sqrt(self.sigma2_) * np.hypot.accumulate(
                 shocks
             )  # no squares to overflow
             half = -NormalDist().inv_cdf((1 - level) / 2) * deviation  # (h,)
             bounds = mean[:, None] + half[:, None] * np.array([-1.0, 1.0])
-        return Forecast(self._check_range(mean), self._check_range(bounds))
+        return Forecast(*(_continue(z, self._check_range(part)) for part in (mean, bounds)))
 
     def _check_range(self, forecasts: np.ndarray) -> np.ndarray:
         """Return forecasts, shape (h,) or (h, 2), or raise ValueError if some are not finite."""
@@ -1138,9 +1177,12 @@ class LinearAR(_Estimator):
         return -0.5 * (np.log(2 * np.pi * self.sigma2_) + (y - self.predict(X)) ** 2 / self.sigma2_)
 
     def sample(self, z: ArrayLike, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
-        """Draw one possible continuation of the past `z`, shape (n,), under Gaussian noise; `rng` as in `simulate`."""
+        """Draw one possible continuation of the past `z`, shape (n,), under Gaussian noise; `rng` as in `simulate`.
+
+        Labelled like a forecast.
+        """
         window = as_series(z, min_length=self.order)[-self.order :]
-        return simulate(
+        drawn = simulate(
             self.coef_,
             n,
             intercept=self.intercept_,
@@ -1148,6 +1190,7 @@ class LinearAR(_Estimator):
             rng=rng,
             initial=window,
         )
+        return _continue(z, drawn)
 
 # %% ../nbs/01_least_squares.ipynb #ea6c0af1
 def fit_each(
@@ -1451,7 +1494,10 @@ class DirectAR(_Estimator):
         return apply_weights(as_windows(windows, self.order), coef, self.intercept_)
 
     def forecast(self, z: ArrayLike, horizon: int | None = None) -> np.ndarray:
-        """Forecast the next values after the series `z`, at most `self.horizon` of them. Returns shape (horizon,)."""
+        """Forecast the next values after the series `z`, at most `self.horizon` of them. Returns shape (horizon,).
+
+        Labelled like those of `LinearAR`.
+        """
         coef = self.coef_
         horizon = self.horizon if horizon is None else as_count(horizon, "horizon")
         if horizon > self.horizon:
@@ -1459,7 +1505,7 @@ class DirectAR(_Estimator):
                 f"this model was fitted for {self.horizon} steps ahead, got horizon {horizon}"
             )
         window = as_series(z, min_length=self.order)[-self.order :]
-        return apply_weights(window, coef, self.intercept_)[:horizon]
+        return _continue(z, apply_weights(window, coef, self.intercept_)[:horizon])
 
 # %% ../nbs/01_least_squares.ipynb #2f66608f
 def characteristic_roots(coef: ArrayLike) -> np.ndarray:
@@ -1698,9 +1744,9 @@ def _corner_error(fitted: np.ndarray, judged: np.ndarray, order: int, intercept:
 class Forecaster(Protocol):
     """Anything that can be fitted to a series and asked for its continuation."""
 
-    def fit(self, z: np.ndarray) -> Self: ...
+    def fit(self, z: np.ndarray, /) -> Forecaster: ...
 
-    def forecast(self, z: np.ndarray, horizon: int) -> np.ndarray: ...
+    def forecast(self, z: np.ndarray, horizon: int, /) -> np.ndarray: ...
 
 
 class Persistence:
@@ -1712,7 +1758,7 @@ class Persistence:
 
     def forecast(self, z: ArrayLike, horizon: int) -> np.ndarray:
         """Repeat the last value of `z`. Returns shape (horizon,)."""
-        return np.full(as_count(horizon, "horizon"), as_series(z)[-1])
+        return _continue(z, np.full(as_count(horizon, "horizon"), as_series(z)[-1]))
 
 
 class SeasonalNaive:
@@ -1734,7 +1780,7 @@ class SeasonalNaive:
     def forecast(self, z: ArrayLike, horizon: int) -> np.ndarray:
         """Repeat the last `period` values of `z`. Returns shape (horizon,)."""
         season = as_series(z, min_length=self.period)[-self.period :]
-        return np.resize(season, as_count(horizon, "horizon"))
+        return _continue(z, np.resize(season, as_count(horizon, "horizon")))
 
 
 @dataclass(frozen=True, eq=False)

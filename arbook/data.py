@@ -19,7 +19,7 @@ from importlib import metadata, resources
 from itertools import accumulate
 from numbers import Real
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pooch
@@ -62,6 +62,10 @@ class Series:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the values: whatever takes an array, takes a series."""
+        return np.array(self.values, dtype=dtype, copy=copy)
 
     def __getitem__(self, column: str) -> np.ndarray:
         """Return one column by its name, shape (N,)."""

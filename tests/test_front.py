@@ -109,3 +109,10 @@ def test_help_shows_signatures_as_they_are_written(name):
     signature = str(inspect.signature(found))
     assert "Union" not in signature and "numpy._typing" not in signature
     assert not any(module in signature for module in ("torch.Tensor", "collections.abc", "arbook."))
+
+
+def test_a_forecast_does_not_import_pandas():
+    program = (
+        "from arbook import LinearAR; LinearAR(1).fit([1, 2, 4, 8]).forecast([8], 2, level=0.9)"
+    )
+    assert "pandas" not in loaded(program)
