@@ -692,10 +692,28 @@ def _name(processor: Any) -> str:
     return getattr(processor, "__name__", None) or repr(processor)
 
 
+_NAMES: dict[str, Callable[[Any], Processor]] = {  # of transformers, in its order
+    "repetition_penalty": RepetitionPenalty,
+    "temperature": Temperature,
+    "top_k": TopK,
+    "top_p": TopP,
+    "min_p": MinP,
+    "typical_p": Typical,
+}
+
+
 def as_chain(sampler: Any) -> Chain:
-    """Return rules as a `Chain`: from one rule, a sequence of them, or None, which changes nothing."""
+    """Return rules as a `Chain`: from one rule, a sequence, or None, which changes nothing.
+
+    Or from a mapping of the names that transformers has for them, which are applied in the order of that library.
+    """
     if sampler is None or type(sampler) is Chain:  # a derived class may do more, and is one rule
         return sampler or Chain()
+    if isinstance(sampler, Mapping):
+        if unknown := [name for name in sampler if name not in _NAMES]:
+            raise ValueError(f"sampler has no {unknown[0]!r}; it may set {', '.join(_NAMES)}")
+        given = {name: sampler[name] for name in _NAMES if sampler.get(name) is not None}
+        return Chain([_NAMES[name](value) for name, value in given.items()])
     return Chain(sampler if isinstance(sampler, (list, tuple)) else [sampler])
 
 
@@ -1042,7 +1060,7 @@ def generate(
     *,
     max_new_tokens: int,
     min_new_tokens: int = 0,
-    sampler: Processor | Sequence[Processor] | None = None,
+    sampler: Processor | Sequence[Processor] | Mapping[str, float] | None = None,
     stop: int | Collection[int] | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     keep: int | None = None,
@@ -1059,8 +1077,9 @@ def generate(
         At least 1; the prompt does not count.
     min_new_tokens : int
         No stop token is drawn for a row before it has so many new ones.
-    sampler : Processor, sequence of them, or function (logits, history) -> logits, optional
-        Rules, applied in this order before a token is drawn. The model's own distribution if left out.
+    sampler : Processor, sequence of them, function (logits, history) -> logits, or mapping, optional
+        Rules, applied in this order before a token is drawn. The model's own distribution if left out. A mapping has
+        the names of transformers, such as `{"temperature": 0.8, "top_k": 50}`, and follows its order.
     stop : int or collection of int, optional
         Tokens that end a row.
     generator : torch.Generator, or B of them, optional
@@ -1099,7 +1118,7 @@ def stream(
     *,
     max_new_tokens: int,
     min_new_tokens: int = 0,
-    sampler: Processor | Sequence[Processor] | None = None,
+    sampler: Processor | Sequence[Processor] | Mapping[str, float] | None = None,
     stop: int | Collection[int] | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     keep: int | None = None,
@@ -1273,7 +1292,7 @@ def stream_text(
     *,
     max_new_tokens: int,
     min_new_tokens: int = 0,
-    sampler: Processor | Sequence[Processor] | None = None,
+    sampler: Processor | Sequence[Processor] | Mapping[str, float] | None = None,
     stop: int | str | Collection[int | str] | None = None,
     generator: torch.Generator | None = None,
     keep: int | None = None,
@@ -1617,7 +1636,7 @@ def best_of_n(
     max_new_tokens: int,
     min_new_tokens: int = 0,
     rerank: str | Callable[[Generation], Sequence[float] | Tensor] = "mean",
-    sampler: Processor | Sequence[Processor] | None = None,
+    sampler: Processor | Sequence[Processor] | Mapping[str, float] | None = None,
     stop: int | Collection[int] | None = None,
     generator: torch.Generator | None = None,
     keep: int | None = None,
@@ -1749,7 +1768,7 @@ def speculative_generate(
     max_new_tokens: int,
     min_new_tokens: int = 0,
     n_draft: int = 4,
-    sampler: Processor | Sequence[Processor] | None = None,
+    sampler: Processor | Sequence[Processor] | Mapping[str, float] | None = None,
     stop: int | Collection[int] | None = None,
     generator: torch.Generator | None = None,
     keep: int | None = None,

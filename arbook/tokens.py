@@ -329,6 +329,14 @@ class Tokenizer(ABC):
         """V: ids run from 0 to V - 1."""
         return len(self.vocab)
 
+    def __len__(self) -> int:
+        """Return V, as transformers does."""
+        return self.vocab_size
+
+    def __call__(self, text: str) -> list[int]:
+        """Return the ids of a text: `tokenizer(text)` is `tokenizer.encode(text)`."""
+        return self.encode(text)
+
     def encode(self, text: str, *, allowed_special: Collection[str] | str = ()) -> list[int]:
         """Turn a text into token ids.
 

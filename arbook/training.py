@@ -1226,6 +1226,17 @@ class TrainResult:
     best_val_loss: float = math.nan
     best_step: int | None = None
 
+    def __repr__(self) -> str:
+        """Say in a line how far the run came; the model and the history are not repeated."""
+        losses = self.curve("loss")[1]
+        parts = [
+            f"{self.steps} steps in {self.seconds:.3g} s",
+            *[f"loss {x:.4g}" for x in losses[-1:]],
+        ]
+        if self.best_step is not None:
+            parts.append(f"best validation loss {self.best_val_loss:.4g} at step {self.best_step}")
+        return f"TrainResult({', '.join(parts)}{'' if self.finished else ', not finished'})"
+
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Return the steps and values of "loss", "val_loss", "lr" or "grad_norm"."""
         found = [(line["step"], line[name]) for line in self.history if name in line]

@@ -628,6 +628,10 @@ class GPT(LanguageModel):
         """Read what `save` wrote; CheckpointError if it is anything else."""
         return load_checkpoint(cls, folder)
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the files of GPT-2, for `from_pretrained` here and in transformers; `save` is for every layout."""
+        export_gpt2(self, folder)
+
     @classmethod
     def from_pretrained(cls, folder_or_name: str | Path, *, revision: str | None = None) -> Self:
         """Read the weights of GPT-2 from a folder, or by name from the Hugging Face hub; see `load_gpt2`."""
