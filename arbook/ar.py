@@ -406,7 +406,7 @@ class Moments:
     sums: np.ndarray
     n_rows: int
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: Moments) -> Moments:
         return Moments(self.gram + other.gram, self.sums + other.sums, self.n_rows + other.n_rows)
 
 
@@ -658,7 +658,7 @@ def least_squares(
     """
     scale, shift = scale_and_shift(series, centre=intercept)
     scaled = [z / scale - shift for z in series]
-    options = {"intercept": intercept, "ridge": _scaled_ridge(ridge, scale)}
+    options: dict[str, Any] = {"intercept": intercept, "ridge": _scaled_ridge(ridge, scale)}
     fit = None
     if solver != "qr":
         fit = _solve_scaled(scaled, order, refined=solver == "auto", **options)
@@ -888,7 +888,8 @@ class Stream:
 
     def __init__(self, order: int, intercept: bool, solver: str):
         self.order, self.intercept, self.by_moments = order, intercept, solver == "normal"
-        self.tail, self.n_rows, self.summary = np.empty(0), 0, None
+        self.tail, self.n_rows = np.empty(0), 0
+        self.summary: Any = None  # the moments or the triangle of the windows
         self.scale, self.shift, self.largest = 1.0, 0.0, 0.0
 
     def add(self, chunk: np.ndarray) -> None:
@@ -927,7 +928,7 @@ class Stream:
 
     def solve(self, ridge: float) -> Fit:
         """Solve for the weights of all windows so far."""
-        options = {
+        options: dict[str, Any] = {
             "intercept": self.intercept,
             "ridge": _scaled_ridge(ridge, self.scale),
         }
@@ -1022,8 +1023,9 @@ class LinearAR(_Estimator):
             If a series is too short, not one-dimensional, not real, or not finite.
         """
         series = as_series_list(z, min_length=self.order + 1)
-        options = {"intercept": self.intercept, "ridge": self.ridge, "solver": self.solver}
-        fit = least_squares(series, self.order, **options)
+        fit = least_squares(
+            series, self.order, intercept=self.intercept, ridge=self.ridge, solver=self.solver
+        )
         self._stream = None
         return self._keep(fit, max(np.abs(part).max() for part in series))
 

@@ -200,7 +200,7 @@ def _as_target(target: Hashable) -> Hashable:
 
 def _tally(group: list[tuple]) -> tuple[int, int, int, int]:
     """Count all but the first entry of `Collisions`, for several contexts that share one bag."""
-    after, in_order = Counter(), Counter()
+    after, in_order = Counter[Hashable](), Counter[Hashable]()
     for context, target, n in group:
         after[target] += n
         in_order[context] = max(in_order[context], n)

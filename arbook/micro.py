@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -297,7 +297,8 @@ class Tensor:
         self.requires_grad = requires_grad
 
     def _link(self, data: np.ndarray, op: str, parents: tuple) -> None:
-        self._data, self.op, self.parents, self.grad = data, op, parents, None
+        self._data, self.op, self.parents = data, op, parents
+        self.grad: np.ndarray | None = None
         self.depth = max((parent.depth + 1 for parent, _ in parents), default=0)
         self.requires_grad = bool(parents)
 
@@ -320,7 +321,7 @@ class Tensor:
         return self._data.shape
 
     @property
-    def T(self) -> Self:
+    def T(self) -> Tensor:
         """All axes in reverse order."""
         return self.transpose()
 
