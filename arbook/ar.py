@@ -1102,7 +1102,9 @@ class LinearAR(_Estimator):
     @overload
     def forecast(self, z: ArrayLike, horizon: int, *, level: float) -> Forecast: ...
 
-    def forecast(self, z: Any, horizon: int, *, level: float | None = None) -> Any:
+    def forecast(
+        self, z: ArrayLike | _Labelled, horizon: int, *, level: float | None = None
+    ) -> np.ndarray | Forecast:
         """Forecast the next values, each from the values before it, forecasts included.
 
         Parameters

@@ -224,8 +224,8 @@ backtest([1, 2], [1, 2], horizon=1)
 LinearAR(2).fit([1, 2, 3, 4]).forecast([1, 2], 3).interval
 """
 CHECKERS = {
-    "mypy": ["mypy", "--no-error-summary", "--cache-dir", "cache", "--python-executable"],
-    "basedpyright": ["basedpyright", "--pythonpath"],
+    "mypy": ["--no-error-summary", "--cache-dir", "cache", "--python-executable"],
+    "basedpyright": ["--pythonpath"],
 }
 
 
@@ -239,16 +239,15 @@ def checked(checker: str, python: Path, folder: Path, programs: list[str]) -> st
     for name, program in zip(names, programs, strict=True):
         (folder / name).write_text(program)
     (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
-    _, *options = CHECKERS[checker]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     result = subprocess.run(
-        [tool, *options, python, *names],
+        [tool, *CHECKERS[checker], python, *names],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert result.returncode == ("error:" in result.stdout or " error" in result.stdout), result
+    assert result.returncode in (0, 1), result  # 1: there are errors
     return result.stdout if result.returncode else ""
 
 
