@@ -1466,3 +1466,101 @@ def test_csv_with_text_in_a_number_is_refused(tmp_path):
         csv.writer(file).writerows([["t", "x"], [0, 1], [1, "n/a"]])
     with pytest.raises(ValueError, match="line 3, column 'x': 'n/a'"):
         data.load_csv(path)
+
+
+def pandas_indexes() -> dict:
+    """Indexes of 43 labels at equal distances, of every kind that pandas has."""
+    pandas = pytest.importorskip("pandas")
+    days = pandas.date_range("2024-01-31", periods=43, name="day")
+    return {
+        "month ends": pandas.date_range("2024-01-31", periods=43, freq="ME"),
+        "business days": pandas.date_range("2024-01-01", periods=43, freq="B"),
+        "days without a freq": pandas.DatetimeIndex(list(days), name="day"),
+        "hours over a change of the clock": pandas.date_range(
+            "2024-03-30 00:00", periods=43, freq="h", tz="Europe/Berlin"
+        ),
+        "quarters": pandas.period_range("2000Q3", periods=43, freq="Q"),
+        "elapsed time": pandas.timedelta_range("1h", periods=43, freq="30min"),
+        "numbers": pandas.RangeIndex(43),
+        "numbers that fall": pandas.RangeIndex(100, 14, -2),
+        "years": pandas.Index(range(1700, 1743), name="year"),
+        "years as floats": pandas.Index(np.arange(1700.0, 1743)),
+    }
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ar.LinearAR(2, intercept=True),
+        ar.DirectAR(3, 3, anchor="last"),
+        ar.Persistence(),
+        ar.SeasonalNaive(4),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("kind", pandas_indexes())
+def test_the_labels_of_a_forecast_are_those_that_the_future_will_have(kind, model):
+    index = pandas_indexes()[kind]
+    pandas = pytest.importorskip("pandas")
+    whole = pandas.Series(np.random.default_rng(0).normal(size=43), index, name="load")
+    past = whole.iloc[:40]
+    forecast = model.fit(past).forecast(past, 3)
+    assert forecast.index.equals(index[40:]) and forecast.index.dtype == index.dtype
+    assert forecast.name == "load" and forecast.index.name == index.name
+    plain = model.fit(past.to_numpy()).forecast(past.to_numpy(), 3)
+    assert type(plain) is np.ndarray
+    np.testing.assert_array_equal(forecast.to_numpy(), plain)
+
+
+def test_bounds_and_samples_are_labelled_like_forecasts():
+    pandas = pytest.importorskip("pandas")
+    index = pandas.date_range("2024-01-01", periods=45, freq="D")
+    past = pandas.Series(np.random.default_rng(0).normal(size=40), index[:40])
+    model = ar.LinearAR(2).fit(past)
+    mean, bounds = model.forecast(past, 5, level=0.9)
+    plain = model.forecast(past.to_numpy(), 5, level=0.9)
+    assert list(bounds.columns) == ["lower", "upper"]
+    assert (bounds["lower"] < mean).all() and (mean < bounds["upper"]).all()
+    np.testing.assert_array_equal(bounds.to_numpy(), plain.interval)
+    for part in (mean, bounds, model.sample(past, 5, rng=0)):
+        assert part.index.equals(index[40:])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [f"row {i}" for i in range(40)],
+        [0, 1, 3, *range(4, 41)],
+        [7] * 40,
+        [True, False] * 20,
+        np.array([*range(39), np.nan]),
+        np.arange(40, 0, -1).astype(np.uint8),
+        np.datetime64("2024-01-01") + np.arange(40) ** 2,
+    ],
+    ids=["words", "a gap", "one label", "truths", "a missing label", "unsigned", "uneven days"],
+)
+def test_after_labels_without_a_rule_a_forecast_counts_its_steps(labels):
+    pandas = pytest.importorskip("pandas")
+    past = pandas.Series(np.random.default_rng(0).normal(size=40), labels)
+    forecast = ar.LinearAR(2).fit(past).forecast(past, 3)
+    assert forecast.index.tolist() == [1, 2, 3] and forecast.index.name == "steps ahead"
+
+
+def test_one_value_has_a_label_after_it_only_if_the_index_says_how_far():
+    pandas = pytest.importorskip("pandas")
+    forecast = ar.Persistence().forecast
+    assert forecast(pandas.Series([5.0]), 2).index.tolist() == [1, 2]
+    assert forecast(pandas.Series([5.0], [1700]), 2).index.name == "steps ahead"
+    monthly = pandas.Series([5.0], pandas.period_range("2024-11", periods=1, freq="M"))
+    assert forecast(monthly, 2).index.astype(str).tolist() == ["2024-12", "2025-01"]
+
+
+def test_a_backtest_of_a_labelled_series_is_that_of_its_values():
+    pandas = pytest.importorskip("pandas")
+    values = np.random.default_rng(0).normal(size=60)
+    dated = pandas.Series(values, pandas.date_range("2024-01-01", periods=60))
+    for model in (ar.LinearAR(2), ar.Persistence()):
+        expected = ar.backtest(model, values, horizon=3).forecasts
+        found = ar.backtest(model, dated, horizon=3).forecasts
+        assert type(found) is np.ndarray
+        np.testing.assert_array_equal(found, expected)

@@ -454,6 +454,15 @@ def test_the_reference_opens_with_a_table_of_names_constants_last_and_shows_anno
     assert signature.startswith("add(x: float) → Counter")
 
 
+def test_a_function_with_overloads_is_one_name_with_the_signature_that_is_run(page):
+    entries = page("api/core").select("dt.sig[id='tiny.core.Counter.times']")
+    assert len(entries) == len(page("nbs/00_core").select("[id='tiny.core.Counter.times']")) == 1
+    described = entries[0].find_parent("dl").find_all("dt", class_="sig", recursive=False)
+    assert [entry.get_text().strip().split("explained")[0] for entry in described] == [
+        "times(n: int | str) → float | str"
+    ]
+
+
 def test_a_constant_does_not_show_the_docstring_of_its_type(page):
     assert (
         "integer"

@@ -2295,3 +2295,47 @@ def test_a_compiled_step_is_the_step():
         for m in (decoder, model)
     ]
     assert torch.equal(*texts)
+
+
+def test_a_mapping_means_what_its_names_mean_to_transformers():
+    """Against the processors of that library, in the order in which its generation applies them."""
+    transformers = pytest.importorskip("transformers")
+    settings = {"min_p": 0.15, "top_p": 0.9, "top_k": 6, "temperature": 0.6}
+    settings |= {"repetition_penalty": 1.4, "typical_p": 0.95}
+
+    class Peer(transformers.PreTrainedModel, transformers.GenerationMixin):
+        config_class = transformers.GPT2Config
+
+    config = transformers.GenerationConfig(do_sample=True, **settings)
+    sizes = {"vocab_size": 9, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 1}
+    peer = Peer(transformers.GPT2Config(**sizes))
+    z, ids = 2 * torch.randn(20, 9, generator=seed(0)), torch.randint(9, (20, 5), generator=seed(1))
+    theirs = peer._get_logits_processor(config, ids.shape[1], logits_processor=[])(ids, z.clone())
+    ours = sa.as_chain(settings)(z, sa.History(ids, torch.full((20,), 5)))
+    assert torch.allclose(ours.softmax(-1), theirs.softmax(-1))
+    assert (ours == -math.inf).any(1).all() and torch.isfinite(ours).any(1).all()
+
+
+def test_a_mapping_is_the_chain_of_its_rules():
+    model = make_ngram()
+    rules = [sa.RepetitionPenalty(1.2), sa.Temperature(0.8), sa.TopK(3), sa.TopP(0.9)]
+    names = {"top_p": 0.9, "top_k": 3, "repetition_penalty": 1.2, "temperature": 0.8}
+    assert sa.as_chain(names).processors == tuple(rules) and not sa.as_chain({}).processors
+    assert sa.as_chain({"top_k": None, "temperature": 0.5}).processors == (sa.Temperature(0.5),)
+    options = {"max_new_tokens": 20}
+    found = sa.generate(model, [0], sampler=names, generator=seed(0), **options)
+    expected = sa.generate(model, [0], sampler=rules, generator=seed(0), **options)
+    assert torch.equal(found.ids[0], expected.ids[0])
+    greedy = sa.generate(model, [0], sampler={"temperature": 0}, **options)
+    assert torch.equal(
+        greedy.ids[0], sa.generate(model, [0], sampler=sa.Greedy(), **options).ids[0]
+    )
+
+
+def test_a_mapping_with_another_name_or_value_is_refused():
+    with pytest.raises(ValueError, match="sampler has no 'topk'; it may set repetition_penalty, "):
+        sa.as_chain({"topk": 3})
+    with pytest.raises(ValueError, match="top_p must be"):
+        sa.as_chain({"top_p": 1.5})
+    with pytest.raises(ValueError, match="has no 'do_sample'"):
+        sa.stream(make_ngram(), [0], max_new_tokens=1, sampler={"do_sample": True})

@@ -1105,3 +1105,12 @@ def test_ids_out_of_proportion_to_the_tokens_are_refused_before_memory_is_taken(
     with pytest.raises(ValueError, match="2147483647 is out of proportion to 2 tokens"):
         Vocab.from_ids({"a": 2**31 - 1, "b": 1})
     assert len(Vocab.from_ids({"a": 2**20 - 1})) == 2**20
+
+
+@pytest.mark.parametrize("tokenizer", one_of_each(), ids=repr)
+def test_a_tokenizer_can_be_called_and_has_the_length_of_its_vocabulary(tokenizer):
+    text = "to be"
+    assert tokenizer(text) == tokenizer.encode(text)
+    assert len(tokenizer) == tokenizer.vocab_size == len(tokenizer.vocab)
+    with pytest.raises(TypeError, match="text"):
+        tokenizer(["to", "be"])

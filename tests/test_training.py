@@ -2342,3 +2342,20 @@ def test_divided_recurrent_models_are_refused_on_a_gpu_and_nowhere_else():
         training._check_sharded(lstm, torch.device("cuda"))
     training._check_sharded(lstm, torch.device("cpu"))
     training._check_sharded(tiny_gpt(), torch.device("cuda"))
+
+
+def test_a_result_says_in_a_line_how_far_the_run_came():
+    result = train(tiny_gpt(), TEXT, TEXT[:60], tiny_config(12, eval_every=6))
+    line = repr(result)
+    assert len(line.splitlines()) == 1 and len(line) < 200
+    assert line.startswith("TrainResult(12 steps in ") and "not finished" not in line
+    assert f"loss {result.curve('loss')[1][-1]:.4g}, " in line
+    best = min(result.curve("val_loss")[1])
+    assert f"best validation loss {best:.4g} at step {result.best_step})" in line
+
+
+def test_a_result_without_measurements_claims_none():
+    result = train(tiny_gpt(), TEXT, None, tiny_config(3, max_seconds=1e-9))
+    line = repr(result)
+    assert "validation" not in line and "nan" not in line
+    assert line.endswith(", not finished)") == (not result.finished)

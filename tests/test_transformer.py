@@ -1204,3 +1204,22 @@ def test_the_model_learns():
         model.loss(ids[:, :-1], ids[:, 1:]).backward()
         optimizer.step()
     assert model.loss(ids[:, :-1], ids[:, 1:]) < 0.2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tied", [True, False])
+def test_save_pretrained_writes_what_from_pretrained_reads_here_and_there(tied, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ours, ids = make("gpt2", dtype=torch.float32, tied=tied), random_ids(2, T)
+    ours.save_pretrained(tmp_path / "model")
+    back = tr.GPT.from_pretrained(tmp_path / "model")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    with torch.no_grad():
+        assert torch.equal(back(ids), ours(ids))
+        assert (theirs(ids).logits - ours(ids)).abs().max() < 1e-4
+
+
+def test_save_pretrained_refuses_a_layout_that_is_not_that_of_gpt2(tmp_path):
+    with pytest.raises(ValueError, match="positions"):
+        make("modern").save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

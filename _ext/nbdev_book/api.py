@@ -21,6 +21,7 @@ from docutils.statemachine import StringList
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docstrings import prepare_docstring
@@ -164,6 +165,7 @@ class ModuleReference(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         module = importlib.import_module(name)
+        _forget_overloads(name)
         # nbdev lists constants first; a reader looks for functions and classes
         members = sorted(module.__all__, key=lambda member: not callable(getattr(module, member)))
         lines = [f".. automodule:: {name}", "", f".. currentmodule:: {name}", ""]
@@ -177,6 +179,13 @@ class ModuleReference(SphinxDirective):
             StringList(lines, source=f"<nbdev-module {name}>"), self.content_offset, holder
         )
         return holder.children
+
+
+def _forget_overloads(module: str) -> None:
+    """Let autodoc show the signature that is run, as written: the overloads above it say the same to type checkers."""
+    analyzer = ModuleAnalyzer.for_module(module)
+    analyzer.analyze()
+    analyzer.overloads.clear()
 
 
 def _entry(name: str, member: object) -> list[str]:

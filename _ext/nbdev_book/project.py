@@ -70,11 +70,11 @@ def parse(code: str) -> ast.Module:
 
 
 def definitions(tree: ast.Module) -> list[str]:
-    """The public names that a cell defines, methods as ``Class.method``, in the order of the text."""
+    """The public names that a cell defines, methods as ``Class.method``, in the order of the text; overloads once."""
+    names = [name for node in tree.body for name in _defined_by(node)]
     return [
         name
-        for node in tree.body
-        for name in _defined_by(node)
+        for name in dict.fromkeys(names)
         if not any(part.startswith("_") for part in name.split("."))
     ]
 

@@ -5,6 +5,8 @@
 # %% ../nbs/00_core.ipynb #00cell02
 from __future__ import annotations
 
+from typing import overload
+
 # %% auto #0
 __all__ = ['LIMIT', 'double', 'Counter']
 
@@ -43,6 +45,16 @@ class Counter:
         """Add a number."""
         self.total += x
         return self
+
+    @overload
+    def times(self, n: int) -> float: ...
+
+    @overload
+    def times(self, n: str) -> str: ...
+
+    def times(self, n: int | str) -> float | str:
+        """Repeat the sum, or a text."""
+        return self.total * n if isinstance(n, int) else n * int(self.total)
 
 # %% ../nbs/00_core.ipynb #00cell08
 def _helper() -> int:
