@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
+import arbook
 import pytest
 from bs4 import BeautifulSoup
 from nbdev_book.home import Home
@@ -247,6 +248,19 @@ def test_a_type_in_the_reference_leads_to_what_it_means_there(site, name):
             if getattr(importlib.import_module(owner), last) is not meant:
                 wrong.append((text, target))
     assert wrong == []
+
+
+def test_the_reference_says_what_each_module_is_for_and_what_to_start_with(site):
+    rows = [row.find_all("td") for row in soup("api/index.html").select("article table tbody tr")]
+    modules = [cells[0].get_text().strip() for cells in rows]
+    pages = {f"arbook.{Path(page).stem}" for page in PAGES if re.match("api/(?!index)", page)}
+    assert len(modules) == len(pages) and set(modules) == pages
+    assert all(cells[1].get_text().strip().endswith(".") for cells in rows)
+    started = {link.get_text() for cells in rows for link in cells[2].find_all("a")}
+    front = {name for name in dir(arbook) if not name.startswith("_")} - {
+        module.removeprefix("arbook.") for module in modules
+    }
+    assert started == front
 
 
 @pytest.mark.parametrize("name", PAGES)

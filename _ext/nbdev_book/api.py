@@ -1,6 +1,8 @@
 """Links between the cell that defines a name, the prose that mentions it and the reference page that documents it.
 
 * ``.. nbdev-module:: package.module`` makes a reference page: a table of the module's names, then their docstrings.
+* ``.. nbdev-modules:: package`` makes a table of the reference pages below its own: what each module is for, and which
+  of its names the package itself offers.
 * An exported cell carries a quiet mark that leads to its entry on that page.
 * Every entry leads back to the cell that defines it.
 * A name in backticks leads to its entry, as in nbdev.
@@ -181,6 +183,44 @@ class ModuleReference(SphinxDirective):
         return holder.children
 
 
+class ModulesTable(SphinxDirective):
+    """The pages below this one: each module with its purpose, and those of its names that the package offers."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        package = self.arguments[0]
+        front = importlib.import_module(package)
+        offered = {name: getattr(front, name) for name in dir(front) if not name.startswith("_")}
+        lines = [
+            ".. list-table::",
+            "   :header-rows: 1",
+            "",
+            "   * - module",
+            "     - what it is for",
+            "     - start with",
+        ]
+        for page in self.config.external_site_map[self.env.docname].child_files():
+            module = importlib.import_module(f"{package}.{page.rpartition('/')[2]}")
+            purpose = inspect.getdoc(module).splitlines()[0]
+            start = [
+                n
+                for n, value in offered.items()
+                if getattr(value, "__module__", "") == module.__name__
+            ]
+            names = ", ".join(f":py:obj:`{name} <{module.__name__}.{name}>`" for name in start)
+            lines += [
+                f"   * - :doc:`{module.__name__} </{page}>`",
+                f"     - {purpose}",
+                f"     - {names}",
+            ]
+        holder = nodes.Element()
+        self.state.nested_parse(
+            StringList(lines, source=f"<nbdev-modules {package}>"), self.content_offset, holder
+        )
+        return holder.children
+
+
 def _forget_overloads(module: str) -> None:
     """Let autodoc show the signature that is run, as written: the overloads above it say the same to type checkers."""
     analyzer = ModuleAnalyzer.for_module(module)
@@ -270,6 +310,7 @@ def setup(app: Sphinx) -> None:
         app.setup_extension(extension)
     accept_untitled_sections()
     app.add_directive("nbdev-module", ModuleReference)
+    app.add_directive("nbdev-modules", ModulesTable)
     app.add_transform(MarkExportedCells)
     app.add_transform(LinkBackticks)
     app.add_post_transform(ResolveTypes)
