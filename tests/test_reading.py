@@ -1,13 +1,14 @@
 """What the pages do for their readers: print, preview, enlarge, cite. In a real browser, straight from the disk."""
 
-import io
 import json
+import posixpath
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import previews
 import pytest
 from conftest import ROOT, unavailable
 
@@ -55,10 +56,14 @@ def test_a_dark_page_prints_black_on_white_and_is_dark_again_on_the_screen(page,
     dark = page.evaluate(look)
     assert brightness(dark) > 150
     turn_to(page, "print")
-    pieces = page.evaluate(COLOURS, "article :is(p, li, td, h1, h2, h3, figcaption, dt, pre, pre span)")
+    pieces = page.evaluate(
+        COLOURS, "article :is(p, li, td, h1, h2, h3, figcaption, dt, pre, pre span)"
+    )
     assert len(pieces) > 20
     assert [piece for piece in pieces if brightness(piece[0]) > 150] == []
-    filters = page.eval_on_selector_all("article img", "all => all.map(i => getComputedStyle(i).filter)")
+    filters = page.eval_on_selector_all(
+        "article img", "all => all.map(i => getComputedStyle(i).filter)"
+    )
     assert set(filters) <= {"none"}
     turn_to(page, "screen")
     assert page.evaluate(look) == dark
@@ -133,7 +138,9 @@ def test_a_figure_opens_large_by_mouse_and_by_keyboard_and_closes(page):
         assert dialog.is_visible()
         assert dialog.locator("img").bounding_box()["width"] > 1.2 * small
         assert caption in dialog.inner_text()
-        assert dialog.locator("img").get_attribute("alt") == figure.locator("img").get_attribute("alt")
+        assert dialog.locator("img").get_attribute("alt") == figure.locator("img").get_attribute(
+            "alt"
+        )
         assert "invert" in dialog.locator("img").evaluate("i => getComputedStyle(i).filter")
         page.keyboard.press("Escape")
         assert not dialog.is_visible()
@@ -152,3 +159,166 @@ def test_a_large_figure_can_be_read_on_a_phone(page):
     large.get_by_role("button", name="Close").click()
     assert not large.is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+# Cards that show what a link leads to
+
+CARD = "#arb-card"
+
+
+def links(page, selector: str):
+    return page.locator(f"article a:not(.headerlink){selector}")
+
+
+@pytest.mark.parametrize(
+    ("selector", "what"),
+    [
+        ("[href*='#fig-']", "figure img"),
+        ("[href*='#equation-']", ".math"),
+        ("[href*='#ex-']", ".exercise p"),
+        ("[href*='bibliography.html#']", "em"),
+        ("[href*='api/transformer.html#arbook.transformer.']:not(.sphinx-codeautolink-a)", "code"),
+        (".sphinx-codeautolink-a[href*='.html#arbook.']", "code"),
+    ],
+)
+def test_a_link_shows_what_it_leads_to_by_mouse_and_by_keyboard(page, selector, what):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    show(page, "nbs/07_transformer.html")
+    assert not [url for url in asked if "previews/" in url]
+    link, card = links(page, selector).first, page.locator(CARD)
+    link.scroll_into_view_if_needed()
+    link.hover()
+    page.wait_for_selector(f"{CARD}:visible")
+    assert card.locator(what).first.is_visible()
+    assert len(card.inner_text()) > 10 or card.locator("svg:visible").count()
+    assert len([url for url in asked if "previews/" in url]) == 1
+    assert link.get_attribute("aria-describedby") == card.get_attribute("id")
+    card.hover()  # which the reader may want to scroll or select
+    page.wait_for_timeout(600)
+    assert card.is_visible()
+    page.keyboard.press("Escape")
+    assert not card.is_visible()
+    page.mouse.move(0, 0)
+    page.keyboard.press("Shift")  # from here on the reader uses the keyboard
+    link.focus()
+    page.wait_for_selector(f"{CARD}:visible")
+    assert card.get_attribute("role") == "tooltip"
+    link.blur()
+    assert not card.is_visible() and not link.get_attribute("aria-describedby")
+
+
+def test_a_card_goes_when_the_mouse_has_left(page):
+    show(page, "nbs/07_transformer.html")
+    link = links(page, "[href*='#fig-']").first
+    link.hover()
+    page.wait_for_selector(f"{CARD}:visible")
+    page.mouse.move(1, 1)
+    page.wait_for_selector(CARD, state="hidden")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(
+    "name", ["nbs/01_least_squares.html", "nbs/07_transformer.html", "api/ar.html"]
+)
+def test_a_card_stays_in_the_window_and_off_its_link(page, name, width):
+    page.set_viewport_size({"width": width, "height": 700})
+    show(page, name)
+    page.keyboard.press("Shift")
+    seen = 0
+    found = links(page, ".internal[href*='#']").all()
+    for number, link in enumerate(found[:: max(1, len(found) // 12)]):
+        link.evaluate(
+            "(a, i) => a.scrollIntoView({block: ['start', 'center', 'end'][i % 3]})", number
+        )
+        turn_to(page, "screen")  # the scrolling is over
+        link.focus()
+        page.wait_for_timeout(150)
+        if not page.locator(CARD).is_visible():
+            continue
+        seen += 1
+        card, own = page.locator(CARD).bounding_box(), link.bounding_box()
+        assert card["x"] >= 0 and card["x"] + card["width"] <= width
+        assert card["y"] >= 0 and card["y"] + card["height"] <= 700
+        assert card["y"] >= own["y"] + own["height"] or card["y"] + card["height"] <= own["y"]
+    assert seen >= 6
+
+
+def test_a_tap_follows_the_link_and_shows_no_card(browser, site):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    show(page, "nbs/07_transformer.html")
+    link = links(page, "[href*='#fig-']").first
+    target = link.get_attribute("href").partition("#")[2]
+    link.tap()
+    page.wait_for_url(f"**#{target}")
+    page.wait_for_timeout(600)
+    assert not page.locator(CARD).is_visible()
+    context.close()
+
+
+def scripts(site: Path) -> dict[str, dict]:
+    return {
+        path.stem: json.loads(path.read_text("utf8").partition(" = ")[2].rstrip(";\n"))
+        for path in (site / "_static" / "previews").glob("*.js")
+    }
+
+
+def test_every_link_to_a_formula_figure_exercise_work_or_entry_has_a_card(site):
+    cards = {key for script in scripts(site).values() for key in script["cards"]}
+    for name in ("nbs/01_least_squares.html", "nbs/09_sampling.html", "nbs/11_compression.html"):
+        text = (site / name).read_text("utf8")
+        article = text[text.index("<article") : text.index("</article>")]
+        places = re.findall(
+            r'<a class="[^"]*(?:internal|codeautolink)[^"]*" href="([^"]*#[^"]+)"', article
+        )
+        wanted = {
+            posixpath.normpath(posixpath.join("nbs", place)) if place[0] != "#" else name + place
+            for place in places
+            if re.search(r"#(equation-|fig-|ex-|id\d|arbook\.)", place)
+        }
+        assert len(wanted) > 20
+        assert wanted - cards == set()
+
+
+def test_what_the_cards_refer_to_travels_with_them(site):
+    for script in scripts(site).values():
+        for key, card in script["cards"].items():
+            for source in re.findall(r'<img[^>]* src="([^"]+)"', card):
+                assert (site / source).is_file(), key
+            named = set(re.findall(r'(?:href="#|url\(#)([^")]+)', card))
+            assert named <= {*script["shapes"], *re.findall(r' id="([^"]+)"', card)}, key
+
+
+def test_a_formula_brings_the_letters_that_its_page_shares_between_formulas():
+    """Two pages that use one name for two letters do not get each other's."""
+    glyphs = '<svg><defs><path id="MJX-1" d="{}"></path><path id="MJX-2" d="M9 9"/></defs></svg>'
+    formula = """<div class="math" id="equation-{}"><span class="eqno">(1)<a class="headerlink" href="#e">#</a></span>
+        <svg><g><use xlink:href="#MJX-1"></use><use href="#MJX-1"/></g></svg></div>"""
+    link = '<a class="reference internal" href="{}"><span>(1)</span></a>'
+    article = '<article class="bd-article">{}</article>'
+    pages = {
+        "nbs/a.html": glyphs.format("M1 1") + article.format(formula.format("one")),
+        "nbs/b.html": glyphs.format("M2 2")
+        + article.format(formula.format("two") + link.format("#equation-two")),
+        "index.html": article.format(link.format("nbs/a.html#equation-one")),
+    }
+    script = previews.collect(pages)["pages"]
+    assert sorted(script["cards"]) == ["nbs/a.html#equation-one", "nbs/b.html#equation-two"]
+    for card, shape in zip(script["cards"].values(), ("M1 1", "M2 2"), strict=True):
+        first, second = re.findall(r'href="#([^"]+)"', card)
+        assert first == second and shape in script["shapes"][first]
+        assert f'id="{first}"' in script["shapes"][first]
+        assert "headerlink" not in card and 'id="equation' not in card
+    assert len(script["shapes"]) == 2
+
+
+def test_a_piece_that_refers_to_itself_and_one_inside_its_like_stay_whole():
+    drawing = '<svg><clipPath id="c"></clipPath><g clip-path="url(#c)"/></svg>'
+    piece = f'<figure id="fig-a"><figure><p>x</p></figure>{drawing}</figure>'
+    page = previews.Page("nbs/a.html", f"<div>{piece}</div><figure></figure>")
+    assert page.element("fig-a") == piece
+    shapes = {}
+    card = previews.portable(page, page.snippet("fig-a"), shapes)
+    assert shapes == {}
+    assert re.findall(r"url\(#(.*?)\)", card) == re.findall(r' id="(.*?)"', card)
