@@ -7,9 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import lighter
 import previews
 import pytest
+import tinycss2
 from conftest import ROOT, unavailable
 
 SITE = ROOT / "_build" / "html"
@@ -322,3 +325,68 @@ def test_a_piece_that_refers_to_itself_and_one_inside_its_like_stay_whole():
     card = previews.portable(page, page.snippet("fig-a"), shapes)
     assert shapes == {}
     assert re.findall(r"url\(#(.*?)\)", card) == re.findall(r' id="(.*?)"', card)
+
+
+# What a page weighs
+
+
+def test_the_front_page_weighs_less_than_600_kilobytes(page):
+    """All that the browser asks for, the page itself included."""
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.partition("?")[0]))
+    show(page, "index.html")
+    sizes = {url: Path(unquote(urlsplit(url).path)).stat().st_size for url in asked}
+    assert len(sizes) > 10
+    assert sum(sizes.values()) < 600_000, sorted(sizes.items(), key=lambda size: -size[1])[:5]
+
+
+def test_every_icon_is_in_its_page(site):
+    pages = [file for file in site.rglob("*.html") if "_static" not in file.parts]
+    assert len(pages) > 30
+    for file in pages:
+        text = file.read_text("utf8")
+        assert not re.search(r"<(i|span) class=[^>]*\bfa-|scripts/fontawesome", text), file
+        assert 'class="svg-inline--fa fa-bars' in text, file
+    assert (site / "_static/scripts/fontawesome.js.LICENSE.txt").exists()
+
+
+SETS = """var p={github:[496,512,[],"f09b","M1 1"]};x();var p={sun:[512,512,[9728],"f185","M2 2"]};y();
+    var p={0:[320,512,[],"30","M3 3"],sun:[512,512,[9728,"day"],"f185","M4 4"],
+    "arrow-up":[384,512,[8593],"f062","M5 5"]};""".replace("\n    ", "")
+
+
+@pytest.mark.parametrize(
+    ("icon", "path"),
+    [
+        ('<i class="fa-solid fa-arrow-up"></i>', "M5 5"),
+        ('<i class="fab fa-github"></i>', "M1 1"),
+        ('<i class="far fa-sun"></i>', "M2 2"),
+        ('<i class="fas   fa-day  fa-lg" data-mode="x"   title="Day"></i>', "M4 4"),
+        ('<i class="fas fa-unknown"></i>', None),
+        ('<i class="other fa-sun"></i>', None),
+    ],
+)
+def test_an_icon_is_drawn_by_its_name_in_its_set(icon, path):
+    drawn = lighter.Icons(SETS).draw(f"<b>{icon}</b>")
+    assert (f'd="{path}"' in drawn) if path else (drawn == f"<b>{icon}</b>")
+    assert ('data-mode="x"' in drawn) == ("data-mode" in icon)
+
+
+@pytest.mark.parametrize(
+    ("sheet", "kept"),
+    [
+        (".used{a:b}", ".used{a:b}"),
+        (".unused{a:b}", ""),
+        (".used .unused, p.used , #x{a:b}", "p.used,#x{a:b}"),
+        ("p:not(.unused){a:b}", "p:not(.unused){a:b}"),
+        ("@media print{.unused{a:b} .used{a:b}}", "@media print{.used{a:b}}"),
+        ("@media print{.unused{a:b}}", ""),
+        ('.used::after{content:"} .unused {"}', '.used::after{content:"} .unused {"}'),
+        (r".us\65 d{a:b}", r".used{a:b}"),
+        ("/*! by somebody *//* note */@import 'x.css';", "/*! by somebody */\n@import 'x.css';"),
+        ("@keyframes k{from{a:b}}", "@keyframes k{from{a:b}}"),
+    ],
+)
+def test_a_style_rule_stays_if_something_can_match_it(sheet, kept):
+    rules = tinycss2.parse_stylesheet(sheet, skip_whitespace=True)
+    assert lighter.used_rules(rules, {"used"}) == kept.replace("'x.css'", '"x.css"')
