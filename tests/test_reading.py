@@ -1,6 +1,7 @@
 """What the pages do for their readers: print, preview, enlarge, cite. In a real browser, straight from the disk."""
 
 import json
+import os
 import posixpath
 import re
 import shutil
@@ -9,11 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import imprint
 import lighter
 import previews
 import pytest
 import tinycss2
+from bs4 import BeautifulSoup
 from conftest import ROOT, unavailable
+from docutils import nodes
+from docutils.utils import new_document
+from nbdev_book.home import Home
+from nbdev_book.project import Project
+from PIL import Image
 
 SITE = ROOT / "_build" / "html"
 
@@ -390,3 +398,142 @@ def test_an_icon_is_drawn_by_its_name_in_its_set(icon, path):
 def test_a_style_rule_stays_if_something_can_match_it(sheet, kept):
     rules = tinycss2.parse_stylesheet(sheet, skip_whitespace=True)
     assert lighter.used_rules(rules, {"used"}) == kept.replace("'x.css'", '"x.css"')
+
+
+# What the book says about itself
+
+
+def meta(text: str) -> dict[str, str]:
+    return dict(re.findall(r'<meta property="(og:[^"]+)" content="([^"]*)"', text))
+
+
+def test_a_preview_of_a_link_names_the_book_and_says_what_the_page_says_first(site):
+    text = (site / "nbs/02_tokens.html").read_text("utf8")
+    said = {name: BeautifulSoup(said, "html.parser").text for name, said in meta(text).items()}
+    assert said["og:site_name"] == "arbook" and "Tokens" in said["og:title"]
+    summary = BeautifulSoup(text, "html.parser").select_one("article h1 + blockquote").text.strip()
+    assert len(said["og:description"]) > 20 and summary.startswith(said["og:description"])
+
+
+def test_every_page_has_one_viewport_and_no_address_that_the_book_does_not_have(site):
+    home = Home.of(Project.load(ROOT)).site
+    for file in site.rglob("*.html"):
+        if "_static" in file.parts:
+            continue
+        text = file.read_text("utf8")
+        assert text.count('name="viewport"') == 1, file
+        said = meta(text)
+        assert said["og:site_name"] == "arbook" and said["og:title"], file
+        assert ("og:image" in said) == ("og:url" in said) == bool(home), file
+
+
+def test_with_an_address_a_preview_has_a_picture_and_without_one_it_says_less():
+    page = ("Tokens & text", "It's short.", "arbook", "nbs/02_tokens.html")
+    said = meta(imprint.head(*page, "https://somebody.github.io/book/"))
+    assert said["og:url"] == "https://somebody.github.io/book/nbs/02_tokens.html"
+    assert said["og:image"] == "https://somebody.github.io/book/_static/preview.png"
+    assert said["og:title"] == "Tokens &amp; text"
+    assert meta(imprint.head(*page, "")) == {
+        key: value for key, value in said.items() if key[3:6] not in {"url", "ima"}
+    }
+    with Image.open(ROOT / "_static" / "preview.png") as picture:
+        assert picture.size == (1200, 630)
+        assert (said["og:image:width"], said["og:image:height"]) == ("1200", "630")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("One. Two.", "One."),
+        ("Is it? Yes.", "Is it?"),
+        ("About 1.5 of them. More", "About 1.5 of them."),
+        ("No end", "No end"),
+        ("", ""),
+    ],
+)
+def test_a_description_is_the_first_sentence(text, sentence):
+    document = new_document("")
+    document += nodes.paragraph(text=text)
+    assert imprint.first_sentence(document) == sentence
+    assert imprint.first_sentence(None) == ""
+
+
+def test_each_work_leads_to_every_section_that_cites_it_and_to_no_other(site):
+    bibliography = BeautifulSoup((site / "bibliography.html").read_text("utf8"), "html.parser")
+    back = {
+        (work["id"], link["href"])
+        for work in bibliography.select("div.citation")
+        for link in work.select(".cited-in a")
+    }
+    forth = set()
+    for file in (site / "nbs").glob("*.html"):
+        page = BeautifulSoup(file.read_text("utf8"), "html.parser").select_one("article")
+        numbered = page.select_one("h1 .section-number")
+        for link in page.select("a[href*='bibliography.html#']"):
+            work = link["href"].partition("#")[2]
+            section = next(
+                s
+                for s in link.find_parents("section")
+                if s.find(re.compile("^h[1-6]$"), recursive=False)
+            )
+            forth.add((work, f"nbs/{file.name}", section["id"] if numbered else ""))
+    assert len(forth) > 100
+    # a page without numbers is named once
+    unnumbered = {page for _, page, section in forth if not section}
+    found = {
+        (work, page, "" if page in unnumbered else section)
+        for work, (page, _, section) in ((work, href.partition("#")) for work, href in back)
+    }
+    assert found == forth
+
+
+def test_the_foot_of_a_page_says_version_date_and_licence(page):
+    show(page, "nbs/01_least_squares.html")
+    foot = page.locator("footer.bd-footer-content")
+    version = Project.load(ROOT).version
+    assert re.search(rf"Version {re.escape(version)}( of \d+ \w+ \d{{4}})?\.", foot.inner_text())
+    page.keyboard.press("End")
+    foot.get_by_role("link", name="Cite this book").click()
+    page.wait_for_url("**/bibliography.html#cite")
+    cited = page.locator("#cite, section:has(> #cite)").last.locator("pre").inner_text()
+    assert cited.startswith("@book{") and version in cited and "ground up" in cited
+    foot.get_by_role("link", name="Apache License 2.0").click()
+    page.wait_for_url("**/LICENSE.txt")
+    assert "Apache License" in page.inner_text("body")
+
+
+def test_the_date_of_the_book_is_the_same_for_everyone_who_builds_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    assert f"{imprint.built_on(ROOT):%d %m %Y}" == "02 01 1970"
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert imprint.built_on(tmp_path) is None
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", tmp_path]
+    dated = os.environ | {"GIT_COMMITTER_DATE": "2001-02-03T12:00:00Z"}
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True, env=dated)
+    assert f"{imprint.built_on(tmp_path):%d %m %Y}" == "03 02 2001"
+
+
+def test_an_address_is_cited_only_if_there_is_one():
+    entry = imprint.entry("From the ground up", "The authors", "2026", "1.2", "https://a.b/c")
+    assert "  url    = {https://a.b/c}," in entry and "{{The authors}}" in entry
+    assert "url" not in imprint.entry("From the ground up", "The authors", "2026", "1.2", "")
+
+
+def test_a_wrong_address_leads_to_the_search_and_to_the_front_page(site):
+    page = BeautifulSoup((site / "404.html").read_text("utf8"), "html.parser").select_one("article")
+    assert page.select_one("form")["action"].endswith("/search.html")
+    assert page.select_one("form input")["name"] == "q"
+    assert page.select_one("a[href$='/index.html']")
+
+
+# The keyboard
+
+
+def test_the_tab_key_stops_once_at_each_name_in_code(site):
+    for name in ("nbs/01_least_squares.html", "nbs/09_sampling.html"):
+        page = BeautifulSoup((site / name).read_text("utf8"), "html.parser")
+        links = page.select("a.sphinx-codeautolink-a")
+        stops = [link["href"] for link in links if link.get("tabindex") != "-1"]
+        assert len(links) > 2 * len(stops) > 40
+        assert sorted(stops) == sorted({link["href"] for link in links})
