@@ -33,19 +33,18 @@
 addEventListener("DOMContentLoaded", () => {
   const dialog = document.createElement("dialog");
   dialog.className = "arb-large";
-  dialog.innerHTML =
-    '<form method="dialog"><button class="arb-close">Close</button></form><figure><img><figcaption></figcaption></figure>';
-  const [image, caption] = dialog.querySelectorAll("img, figcaption");
+  dialog.innerHTML = '<form method="dialog"><button class="arb-close">Close</button></form><figure></figure>';
   dialog.addEventListener("click", (click) => click.target === dialog && dialog.close()); // beside the figure
 
   function enlarge(small, figure) {
-    image.src = small.src;
-    image.alt = small.alt;
+    const large = new Image();
+    const caption = document.createElement("figcaption");
+    [large.src, large.alt] = [small.src, small.alt];
     caption.innerHTML = figure?.querySelector("figcaption")?.innerHTML ?? "";
     caption.querySelectorAll(".headerlink").forEach((link) => link.remove());
+    dialog.querySelector("figure").replaceChildren(large, caption);
     dialog.setAttribute("aria-label", caption.querySelector(".caption-number")?.textContent.trim() || "Figure");
     dialog.showModal();
-    image.parentElement.scrollTo(0, 0);
   }
 
   for (const small of document.querySelectorAll("article .cell_output img")) {
