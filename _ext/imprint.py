@@ -174,7 +174,7 @@ def link_back(bibliography: str, places: dict[str, dict[str, str]]) -> str:
             f'\n<p class="cited-in">Cited in {", ".join(links)}.</p>' if links else ""
         )
 
-    return _WORK.sub(extended, bibliography)
+    return _WORK.sub(extended, re.sub(r'\n<p class="cited-in">.*?</p>', "", bibliography))
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:

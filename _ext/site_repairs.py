@@ -19,7 +19,7 @@ VIEWPORT = re.compile(r'<meta\b[^>]*name="viewport"[^>]*>')
 
 # A chapter has hundreds of links in its code, to some dozens of names. With the Tab key each name is one stop, where it
 # occurs first; the mouse and screen readers find all of them.
-CODE_LINK = re.compile(r'<a class="sphinx-codeautolink-a" href="([^"]+)"')
+CODE_LINK = re.compile(r'<a class="sphinx-codeautolink-a" href="([^"]+)"(?! tabindex)')
 
 # A signature on several lines, which Sphinx writes as a list of definitions without terms.
 SIGNATURE = re.compile(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', re.DOTALL)

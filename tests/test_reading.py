@@ -14,6 +14,7 @@ import imprint
 import lighter
 import previews
 import pytest
+import site_repairs
 import tinycss2
 from bs4 import BeautifulSoup
 from conftest import ROOT, unavailable
@@ -538,3 +539,18 @@ def test_the_tab_key_stops_once_at_each_name_in_code(site):
         stops = [link["href"] for link in links if link.get("tabindex") != "-1"]
         assert len(links) > 2 * len(stops) > 40
         assert sorted(stops) == sorted({link["href"] for link in links})
+
+
+def test_pages_that_have_been_mended_are_not_mended_again():
+    """A build that writes only what has changed leaves the other pages as they are."""
+    code = '<a class="sphinx-codeautolink-a" href="x.html#{}">x</a>'
+    viewport = '<meta content="width=device-width" name="viewport"/>'
+    page = 2 * viewport + code.format("a") + code.format("b") + code.format("a")
+    mended = site_repairs.mend(page)
+    assert mended.count("viewport") == 1 and mended.count("tabindex") == 1
+    assert site_repairs.mend(mended) == mended
+    works = '<div class="citation" id="id1"><span>[1]</span><p>A.</p>\n</div>'
+    places = {"id1": {"1.2": "nbs/a.html#b"}}
+    linked = imprint.link_back(works, places)
+    assert linked.count("cited-in") == 1 and "cited-in" not in imprint.link_back(linked, {})
+    assert imprint.link_back(linked, places) == linked
