@@ -108,7 +108,10 @@ def introduce(
     day = built_on(Path(app.confdir))
     name, file = LICENCE
     licence = f'<a href="{context["pathto"](file, 1)}">{name}</a>'
-    cite = f'<a href="{context["pathto"]("bibliography")}#cite">Cite this book</a>'
+    bibliography = context["pathto"]("bibliography").removesuffix(
+        "#"
+    )  # "#" is its address on the page itself
+    cite = f'<a href="{bibliography}#cite">Cite this book</a>'
     date = f" of {day.day} {day:%B %Y}" if day else ""
     context["theme_extra_footer"] = (
         f"<p>Version {app.config.version}{date}. Text, figures and code: {licence}. {cite}.</p>"
