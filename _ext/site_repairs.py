@@ -14,6 +14,13 @@ REPAIRS = {
     '<summary><span class="toctree-toggle"': '<summary aria-label="Pages below"><span class="toctree-toggle"',
 }
 
+# The theme says it up to three times.
+VIEWPORT = re.compile(r'<meta\b[^>]*name="viewport"[^>]*>')
+
+# A chapter has hundreds of links in its code, to some dozens of names. With the Tab key each name is one stop, where it
+# occurs first; the mouse and screen readers find all of them.
+CODE_LINK = re.compile(r'<a class="sphinx-codeautolink-a" href="([^"]+)"(?! tabindex)')
+
 # A signature on several lines, which Sphinx writes as a list of definitions without terms.
 SIGNATURE = re.compile(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', re.DOTALL)
 
@@ -22,7 +29,21 @@ def mend(text: str) -> str:
     """The repaired text of a page."""
     for broken, whole in REPAIRS.items():
         text = text.replace(broken, whole)
+    text = _one_stop_a_name(text)
+    if first := VIEWPORT.search(text):
+        text = text[: first.end()] + VIEWPORT.sub("", text[first.end() :])
     return SIGNATURE.sub(_without_definitions, text)
+
+
+def _one_stop_a_name(text: str) -> str:
+    seen: set[str] = set()
+
+    def link(match: re.Match) -> str:
+        again = match[1] in seen
+        seen.add(match[1])
+        return match[0] + ' tabindex="-1"' * again
+
+    return CODE_LINK.sub(link, text)
 
 
 def _without_definitions(signature: re.Match) -> str:

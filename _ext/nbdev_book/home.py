@@ -112,15 +112,13 @@ def configure(app: Sphinx, config: Config) -> None:
             "launch_buttons": {"colab_url": "https://colab.research.google.com"},
         }
     if home.site:
-        config.html_baseurl = config.ogp_site_url = home.site
+        config.html_baseurl = home.site
         config.notfound_urls_prefix = urlsplit(home.site).path
 
 
 def setup(app: Sphinx) -> None:
-    """Called by the extension's own setup. A map of the site and previews of links need to know where the site is."""
+    """Called by the extension's own setup. A map of the site needs to know where the site is."""
     if Home.of(Project.load(app.confdir)).site:
         app.setup_extension("sphinx_sitemap")
-        app.setup_extension("sphinxext.opengraph")
         app.config.sitemap_url_scheme = "{link}"
-        app.config.ogp_social_cards = {"enable": False}  # each would be drawn by matplotlib
     app.connect("config-inited", configure, priority=100)

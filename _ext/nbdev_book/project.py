@@ -26,6 +26,7 @@ class Project:
     short_docstrings: (
         bool  # `book_docstrings = summary`: a page shows the first line of each docstring
     )
+    version: str
     repository: str  # `git_url`: the address of the book's repository, empty while there is none
     branch: str
 
@@ -46,6 +47,7 @@ class Project:
             test_flags=frozenset(settings.get("tst_flags", "notest").split()),
             environment=tuple(settings.get("book_environment", "").split()),
             short_docstrings=settings.get("book_docstrings", "full") == "summary",
+            version=settings.get("version", ""),
             repository=settings.get("git_url", "").strip(),
             branch=settings.get("branch", "main"),
         )
