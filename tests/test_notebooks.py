@@ -1,5 +1,6 @@
 """The notebooks as notebooks: what a plain Jupyter runs and shows, without the book around it."""
 
+import itertools
 import json
 import os
 import re
@@ -29,9 +30,26 @@ def test_formulas_are_written_so_that_every_viewer_sets_them(path):
 
 
 @EVERY
-def test_boxes_are_written_so_that_a_viewer_that_knows_none_shows_prose(path):
+def test_prose_is_plain_markdown(path):
+    """No directive, role or label of the book, which any other viewer of notebooks would show as it stands."""
     for text in sources(path, "markdown"):
-        assert not re.search(r"^```+\{", text, re.MULTILINE)
+        assert not re.findall(r"^(?:`{3,}|:{3,})\{.*|^:{3,}$|^\([\w-]+\)=$", text, re.MULTILINE)
+        assert not re.findall(r"\{[a-z:]+\}`", text)
+
+
+@EVERY
+def test_every_exercise_has_a_solution_that_opens_folded(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    headings = [
+        ("".join(cell["source"]).splitlines()[0], cell["metadata"])
+        for cell in cells
+        if cell["cell_type"] == "markdown" and "".join(cell["source"]).startswith("#")
+    ]
+    for (heading, _), (following, metadata) in itertools.pairwise(headings):
+        if heading.startswith("### Exercise: "):
+            assert following == "#### Solution"
+            assert metadata.get("jp-MarkdownHeadingCollapsed") is True
+    assert not headings[-1][0].startswith("### Exercise: ")
 
 
 @EVERY
