@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import typing
 
 import arbook
 import pytest
@@ -116,3 +117,19 @@ def test_a_forecast_does_not_import_pandas():
         "from arbook import LinearAR; LinearAR(1).fit([1, 2, 4, 8]).forecast([8], 2, level=0.9)"
     )
     assert "pandas" not in loaded(program)
+
+
+WITH_INTERFACE = {name for _, name, _ in pkgutil.iter_modules(arbook.__path__) if name[0] != "_"}
+
+
+@pytest.mark.parametrize("name", sorted(WITH_INTERFACE - {"cli"}))  # which imports when it runs
+def test_every_annotation_means_something_where_it_stands(name):
+    """Annotations are kept as text, so a wrong name in one would otherwise never be noticed."""
+    module = importlib.import_module(f"arbook.{name}")
+    own = [getattr(module, public) for public in module.__all__]
+    own = [thing for thing in own if getattr(thing, "__module__", None) == module.__name__]
+    methods = [part for kind in own if inspect.isclass(kind) for part in vars(kind).values()]
+    described = [thing for thing in own + methods if inspect.isfunction(thing)]
+    assert described
+    for thing in described + [kind for kind in own if inspect.isclass(kind)]:
+        typing.get_type_hints(thing)
