@@ -35,9 +35,9 @@ class Opened:
     page: object
     complaints: list[str] = field(default_factory=list)
 
-    def show(self, name: str, query: str = "") -> None:
+    def show(self, name: str) -> None:
         """Go to a page and wait until its formulas are typeset."""
-        self.page.goto((SITE / name).as_uri() + query, wait_until="load")
+        self.page.goto((SITE / name).as_uri(), wait_until="load")
         self.page.evaluate("window.MathJax?.startup?.promise")
 
     def use_theme(self, theme: str) -> None:
@@ -170,17 +170,6 @@ def test_the_theme_button_turns_the_page_and_its_figures_dark(tab):
     light, dark = (re.findall(r"\d+", themes[theme])[:3] for theme in ("light", "dark"))
     assert min(map(int, light)) > 200 and max(map(int, dark)) < 60
     assert themes["light"].endswith("none") and themes["dark"].endswith("invert")
-
-
-def test_search_finds_the_chapter_on_the_lag_matrix(tab):
-    tab.complaints.clear()
-    tab.show("search.html", "?q=lag+matrix")
-    tab.page.wait_for_selector("ul.search li a")
-    found = tab.page.eval_on_selector_all(
-        "ul.search li a", "links => links.map(link => link.getAttribute('href'))"
-    )
-    assert any("nbs/01_least_squares.html" in link for link in found)
-    assert tab.complaints == []
 
 
 # What the files say, without a browser
