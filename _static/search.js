@@ -187,18 +187,18 @@ function score(index, record, query, rarity) {
     return total;
 }
 
-/** The records that answer a query, best first: {results: [{record, score, query}], corrected, words}. */
+/** The records that answer a query, best first, and the typos: {results: [{record, score, query}], corrected}. */
 function search(index, text) {
     const {typed, query, corrected} = understand(index, text);
     if (!typed.length) return {results: [], corrected};
-    const exact = stemsOf(text);
+    const exact = stemsOf(text), isAllCommon = typed.every(word => COMMON.has(word.word));
     const isName = /[\p{L}\d][_.]\p{L}|\(\)/u.test(text); // written as in code, so meant for the reference
     const best = new Map();
     for (const reading of readings(index, typed, query)) {
         const found = reading.map(accepted => new Set([...accepted.keys()].flatMap(one => [...index.having.get(one) ?? []])));
         const rarity = reading.map((accepted, k) => {
             const word = reading.length == typed.length ? typed[k].word : "";
-            return COMMON.has(word) && typed.length > 1 ? 0 : Math.log(1 + index.records.length / (1 + found[k].size));
+            return COMMON.has(word) && !isAllCommon ? 0 : Math.log(1 + index.records.length / (1 + found[k].size));
         });
         // All words, or, if no section has all of them, as many of the rare ones as any has.
         const held = index.records.map(record => rarity.reduce((sum, one, k) => sum + (found[k].has(record) ? one : 0), 0));
@@ -223,7 +223,9 @@ function ranges(text, query) {
     const words = wordsOf(text), {phrases, single} = occurrences(words, query);
     const isAlone = query.length == 1;
     const places = phrases.length ? phrases : single.flat().filter(([i]) => isAlone || !COMMON.has(words[i].word));
-    return places.sort((a, b) => a[0] - b[0]).map(([i, j]) => [words[i].start, words[j - 1].end]);
+    places.sort((a, b) => a[0] - b[0] || b[1] - a[1]);
+    let end = 0; // a place that overlaps the one before is left out
+    return places.filter(([i, j]) => i >= end && (end = j)).map(([i, j]) => [words[i].start, words[j - 1].end]);
 }
 
 /** About `size` characters of a text around its first mark. */
@@ -265,7 +267,6 @@ function marked(text, query) {
     const nodes = [];
     let at = 0;
     for (const [start, end] of ranges(text, query)) {
-        if (start < at) continue;
         nodes.push(text.slice(at, start), element("mark", {}, text.slice(start, end)));
         at = end;
     }
@@ -293,9 +294,11 @@ function answer(form, most) {
         "aria-controls": list.id})) field.setAttribute(key, value);
     const hint = "Type words, a phrase or a name. ↑ and ↓ choose a section, Enter opens it, Esc closes.";
     status.textContent = hint;
-    let asked = 0, latest = null;
+    let asked = 0, latest = null; // the last answer, perhaps still on its way
 
-    async function show() {
+    const show = () => { latest = shown(); };
+
+    async function shown() {
         const turn = ++asked, text = field.value;
         let index;
         try {
@@ -325,8 +328,8 @@ function answer(form, most) {
         else field.removeAttribute("aria-activedescendant");
     }
 
-    field.addEventListener("input", () => { latest = show(); });
-    field.addEventListener("focus", () => { if (field.value) latest = show(); else load().catch(() => {}); });
+    field.addEventListener("input", show);
+    field.addEventListener("focus", show);
     field.addEventListener("keydown", event => {
         const step = {ArrowDown: 1, ArrowUp: -1}[event.key], hits = [...list.children];
         if (!step || !hits.length) return;

@@ -538,6 +538,13 @@ def test_words_of_one_spelling_have_one_stem_and_others_do_not(page, find):
 
 
 @pytest.mark.site
+def test_marks_never_overlap(page, find):
+    ranges = """([text, words]) => arbookSearch.ranges(text, words.map(word => new Map([[word, 1]])))"""
+    assert page.evaluate(ranges, ["da da da, top-p", ["da", "da"]]) == [[0, 5]]
+    assert page.evaluate(ranges, ["p top-p", ["p", "topp", "x"]]) == [[0, 1], [2, 7]]
+
+
+@pytest.mark.site
 def test_one_edit_is_a_letter_more_less_other_or_two_swapped(page, find):
     near = lambda a, b: page.evaluate("([a, b]) => arbookSearch.isOneEditAway(a, b)", [a, b])  # noqa: E731
     assert all(
