@@ -177,6 +177,9 @@ def test_no_page_loads_an_index_by_itself(site):
 @pytest.fixture(scope="module")
 def page(browser, site) -> Iterator:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.route(
+        "**/mathjax/**", lambda route: route.abort()
+    )  # most of a visit, and none of a search
     yield context.new_page()
     context.close()
 
@@ -539,7 +542,9 @@ def test_words_of_one_spelling_have_one_stem_and_others_do_not(page, find):
 
 @pytest.mark.site
 def test_marks_never_overlap(page, find):
-    ranges = """([text, words]) => arbookSearch.ranges(text, words.map(word => new Map([[word, 1]])))"""
+    ranges = (
+        """([text, words]) => arbookSearch.ranges(text, words.map(word => new Map([[word, 1]])))"""
+    )
     assert page.evaluate(ranges, ["da da da, top-p", ["da", "da"]]) == [[0, 5]]
     assert page.evaluate(ranges, ["p top-p", ["p", "topp", "x"]]) == [[0, 1], [2, 7]]
 
