@@ -37,8 +37,8 @@ class Opened:
     page: object
     complaints: list[str] = field(default_factory=list)
 
-    def show(self, name: str, query: str = "") -> None:
-        self.page.goto((SITE / name).as_uri() + query, wait_until="load")
+    def show(self, name: str) -> None:
+        self.page.goto((SITE / name).as_uri(), wait_until="load")
 
     def use_theme(self, theme: str) -> None:
         self.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
@@ -186,17 +186,6 @@ def test_formulas_need_no_script(browser, site):
     assert page.locator("article .math mjx-assistive-mml math").count() == drawings.count()
     assert page.locator("article .math [tabindex]").count() == 0
     context.close()
-
-
-def test_search_finds_the_chapter_on_the_lag_matrix(tab):
-    tab.complaints.clear()
-    tab.show("search.html", "?q=lag+matrix")
-    tab.page.wait_for_selector("ul.search li a")
-    found = tab.page.eval_on_selector_all(
-        "ul.search li a", "links => links.map(link => link.getAttribute('href'))"
-    )
-    assert any("nbs/01_least_squares.html" in link for link in found)
-    assert tab.complaints == []
 
 
 # What the files say, without a browser
