@@ -177,8 +177,6 @@ def test_no_page_loads_an_index_by_itself(site):
 @pytest.fixture(scope="module")
 def page(browser, site) -> Iterator:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
-    context.route(
-    )  # most of a visit, and none of a search
     yield context.new_page()
     context.close()
 
