@@ -1007,6 +1007,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'arbook.training._bfloat16_gain': ('training.html#_bfloat16_gain', 'arbook/training.py'),
                                  'arbook.training._build_lstm': ('training.html#_build_lstm', 'arbook/training.py'),
                                  'arbook.training._check_sharded': ('training.html#_check_sharded', 'arbook/training.py'),
+                                 'arbook.training._describe': ('training.html#_describe', 'arbook/training.py'),
                                  'arbook.training._explained_errors': ('training.html#_explained_errors', 'arbook/training.py'),
                                  'arbook.training._hash_all': ('training.html#_hash_all', 'arbook/training.py'),
                                  'arbook.training._hash_ends': ('training.html#_hash_ends', 'arbook/training.py'),
