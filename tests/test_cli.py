@@ -22,7 +22,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from arbook import ar, cli, compression, data, training
+from arbook import ar, cli, compression, data, training, workshop
 from arbook.ngram import NGramLM
 from arbook.perplexity import score
 from arbook.sampling import Temperature, TopK, TopP, generate
@@ -779,9 +779,9 @@ def parts_folder(gpt2_folder, tmp_path_factory) -> Path:
 
 def test_the_tokenizer_may_come_in_two_files(shell, gpt2_folder, parts_folder):
     """With the ids and the text of the one file, and of transformers."""
-    two, one = (cli.load_tokenizer(f / "tokenizer.json") for f in (parts_folder, gpt2_folder))
+    two, one = (workshop.load_tokenizer(f / "tokenizer.json") for f in (parts_folder, gpt2_folder))
     transformers = pytest.importorskip("transformers")
-    names = [str(parts_folder / name) for name in cli.GPT2_TOKENIZER_FILES]
+    names = [str(parts_folder / name) for name in workshop.GPT2_TOKENIZER_FILES]
     theirs = transformers.GPT2Tokenizer(*names)
     for text in ("the thé 🙂\n\n  the<|endoftext|>the", "", " x", "Tth th\r\n"):
         ids = two.encode(text)
@@ -1202,19 +1202,19 @@ def test_tokenizers_of_the_hub_that_drop_white_space_are_known(tmp_path):
     rust = RustTokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     rust.save(str(tmp_path / "words.json"))
-    words = cli.HubTokenizer(tmp_path / "words.json")
+    words = workshop.HubTokenizer(tmp_path / "words.json")
     assert not words.reads_space and words.unk == "[UNK]" and words.first_end(" xyz a") == 4
     assert counted(words, " \n xyz  a\n\nb\n") == (5, 2)
     rust = RustTokenizer(models.BPE({char: i for i, char in enumerate(sorted(BYTE_CHARS))}, []))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
     rust.save(str(tmp_path / "bytes.json"))
-    assert cli.HubTokenizer(tmp_path / "bytes.json").reads_space
+    assert workshop.HubTokenizer(tmp_path / "bytes.json").reads_space
     rust = RustTokenizer(
         models.WordLevel({"x": 0})
     )  # it knows one word, and has no sign for others
     rust.save(str(tmp_path / "one.json"))
-    assert not cli.HubTokenizer(tmp_path / "one.json").reads_space
+    assert not workshop.HubTokenizer(tmp_path / "one.json").reads_space
 
 
 # --- sample -----------------------------------------------------------------------------------------------------------
