@@ -101,7 +101,7 @@ def explain(error: Exception, given: argparse.Namespace | None = None) -> str:
     for name in vars(given or argparse.Namespace()):
         if name not in ("file", "name", "run", "parser", "typed"):
             # A name such as top_k is one wherever it stands, a word such as order only where a sentence begins.
-            where = rf"(?<![-\w]){name}\b" if "_" in name else rf"^{name}(?= must\b)"
+            where = rf"(?<![-\w]){name}\b" if "_" in name else rf"^{name}(?= must\b| = )"
             text = re.sub(where, f"--{name.replace('_', '-')}", text)
     return text
 
@@ -225,12 +225,14 @@ def source_name(path: str) -> str:
 
 def read_text(path: str) -> str:
     """Return the content of a text file, its line endings as they are, or raise CommandError."""
+    content = read_bytes(path)
     try:
-        return read_bytes(path).decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CommandError(
-            f"{source_name(path)} is not a text in UTF-8: byte {error.start} cannot be read"
-        ) from error
+        text = f"{source_name(path)} is not a text in UTF-8: byte {error.start} cannot be read"
+        wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        hint = "; it seems to be UTF-16: convert it with iconv -f UTF-16 -t UTF-8" if wide else ""
+        raise CommandError(text + hint) from error
 
 
 def emit(given: argparse.Namespace, record: dict[str, Any], text: str) -> None:
@@ -310,7 +312,7 @@ def add_forecast(commands: Commands) -> None:
     kind.add_argument("--direct", action="store_true", help=text)
     text = "draw it: in the terminal (on standard error), or in a file whose name ends in .svg"
     plot = parser.add_argument(
-        "--plot", nargs="?", const="", type=_svg, metavar="OUT.svg", help=text
+        "--plot", nargs="?", const=True, type=_svg, metavar="OUT.svg", help=text
     )
     plot.complete = "file"
     text = "write the forecast to a CSV file, with the dates that follow those of the table"
@@ -346,7 +348,7 @@ def run_forecast(given: argparse.Namespace) -> None:
     from arbook.workshop import forecast_series
 
     level = check_forecast(given)
-    for out in filter(None, (given.output, given.plot)):
+    for out in filter(None, (given.output, given.plot if given.plot is not True else None)):
         check_output(given, out)
     names = ("column", "header", "delimiter", "decimal", "time_column")
     options = {name: getattr(given, name) for name in names}
@@ -410,7 +412,7 @@ def draw(
     known = table.times if times else [str(i) for i in range(1, n + 1)]
     labels = (known[-drawn], known[-1], times[-1] if times else str(n + given.horizon))
     name = table.columns[0] if table.header else "value"
-    if given.plot:
+    if given.plot is not True:
         title = f"Forecast of {name}, {given.horizon} steps"
         about = {"labels": labels, "title": title, "name": name, "level": level}
         write_atomically(given.plot, svg_plot(past, future, bounds, **about))

@@ -119,7 +119,7 @@ def plan(
 
     if len(text) < LEAST:
         size = "is empty" if not text else f"has {len(text):,} characters"
-        raise ValueError(f"{name} {size}; a model of a text takes at least {LEAST:,}")
+        raise ValueError(f"{name} {size}; it takes at least {LEAST:,} characters to learn from")
     as_number(minutes, "minutes", above=0)
     tokens = choose_tokens(text)[0] if tokens is None else tokens
     if tokens not in UNITS:
@@ -173,7 +173,8 @@ def steps_in(seconds: float, preset: "Preset", vocab_size: int, *, device: str =
         "device": device,
     }
     config = TrainConfig(**(probe.training | limits))
-    result = train(probe.build(vocab_size, dice), ids, None, config)
+    with torch.random.fork_rng(devices=[]):
+        result = train(probe.build(vocab_size, dice), ids, None, config)
     per_second = result.tokens_per_second / (B * T)
     return max(20, int(0.9 * seconds * per_second))  # a tenth is for what is measured on the way
 
@@ -266,15 +267,11 @@ def make_plan(
 def tell_plan(preset: "Preset", parts: "Splits", made: dict[str, Any]) -> str:
     """Say in a line what was chosen for a text."""
     tokens, why = choose_tokens(parts.train + parts.valid)
-    because = (
-        f", for it has {why}"
-        if tokens == made["tokens"] == "characters"
-        else f" ({why})" * (tokens == made["tokens"])
-    )
+    because = f" ({why})" if tokens == made["tokens"] else ""
     m = preset.model
     return (
         f"{made['name']}: {len(parts.train):,} characters to learn from, the last {len(parts.valid):,} held out; "
-        f"tokens are {made['tokens']}{because}; {m['n_layer']} layers of width {m['n_embd']} that read "
+        f"tokens: {made['tokens']}{because}; model: {m['n_layer']} layers of width {m['n_embd']} that read "
         f"{m['context_length']} tokens; {preset.training['max_steps']:,} steps for {made['minutes']:g} minutes"
     )
 
@@ -897,7 +894,7 @@ def continue_times(labels: Sequence[str], n: int) -> tuple[list[str], str] | Non
         return _count_on([int(label) for label in labels], n)
     if all(_PERIOD.fullmatch(label) for label in labels):
         return _continue_periods(labels, n)
-    found = {}
+    found: dict[tuple[str, ...], list[str]] = {}
     for form in (day + clock for day in _DAYS for clock in _CLOCKS):
         for padded in (True, False):
             moments = _read(labels, form, padded)
@@ -910,11 +907,12 @@ def continue_times(labels: Sequence[str], n: int) -> tuple[list[str], str] | Non
                         new.append(_write(moment, form, padded))
                 except (OverflowError, ValueError):  # after the year 9999
                     return None
-                found[tuple(new)] = fit[0]
+                found.setdefault(tuple(new), []).append(fit[0])
+                break
     if len(found) != 1:
         return None
-    ((new, name),) = found.items()
-    return list(new), name
+    ((new, names),) = found.items()
+    return list(new), " or ".join(dict.fromkeys(names))
 
 
 def _count_on(numbers: Sequence[int], n: int) -> tuple[list[str], str] | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arbook import cli, training, workshop
+from arbook import training, workshop
 from arbook.compression import (
     AdaptiveNGram,
     ArchiveError,
