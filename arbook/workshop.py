@@ -253,7 +253,8 @@ def make_plan(
     preset, parts = plan(text, tokens=made["tokens"], minutes=made["minutes"], gpu=gpu, name=name)
     preset = preset.changed(settings or {})
     steps = preset.training.get("max_steps")
-    if steps is None:
+    made["timed"] = steps is None
+    if made["timed"]:
         steps = steps_in(
             60 * made["minutes"], preset, _vocab_size(parts, made["tokens"]), device=device
         )
@@ -272,7 +273,8 @@ def tell_plan(preset: "Preset", parts: "Splits", made: dict[str, Any]) -> str:
     return (
         f"{made['name']}: {len(parts.train):,} characters to learn from, the last {len(parts.valid):,} held out; "
         f"tokens: {made['tokens']}{because}; model: {m['n_layer']} layers of width {m['n_embd']} that read "
-        f"{m['context_length']} tokens; {preset.training['max_steps']:,} steps for {made['minutes']:g} minutes"
+        f"{m['context_length']} tokens; {preset.training['max_steps']:,} steps"
+        + (f" in about {made['minutes']:g} minutes" if made.get("timed") else "")
     )
 
 

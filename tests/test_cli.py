@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import json
+import lzma
 import math
 import os
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -1554,6 +1556,11 @@ def test_compress_tells_what_was_gained_and_says_nothing_of_infinite_rates(shell
     for command in ("compress", "decompress"):
         text = " ".join(shell(command, "--help").out.split())
         assert "xz is the better choice" in text and "second for 10 kB" in text
+        assert "a tenth to a fifth smaller than those of gzip and xz" in text
+    page = data.splits("pydoc").valid[:5_000].encode()
+    ours = len(compression.compress(page, compression.AdaptiveNGram(6)))
+    for theirs in (zlib.compress(page, 9), lzma.compress(page, preset=9)):
+        assert 0.8 < ours / len(theirs) < 0.93
 
 
 def test_ngrams_of_bytes_are_fitted_to_any_file(shell):
