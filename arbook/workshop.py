@@ -42,7 +42,7 @@ def choose_tokens(text: str) -> tuple[str, str]:
     Examples
     --------
     >>> choose_tokens("to be or not to be")
-    ('characters', '8 different characters')
+    ('characters', '7 different characters')
     """
     n = len(set(text))
     if n <= ALPHABET:

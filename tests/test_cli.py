@@ -967,7 +967,7 @@ def test_a_model_that_is_nowhere_is_an_error(shell, monkeypatch, tmp_path, train
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     shell("sample", "--model", "nobody/nothing").fails("'nobody/nothing' is no folder here")
     (tmp_path / "empty").mkdir()
-    shell("sample", "--model", "empty").fails("empty holds no tokenizer.json", "finished")
+    shell("sample", "--model", "empty").fails("empty holds no tokenizer.json", "as it begins")
     shutil.copy(trained / "tokenizer.json", tmp_path / "empty")
     shell("sample", "--model", "empty").fails("config.json does not exist")
     for content in ("{", "[]", '{"model": 1}', '{"format": "arbook.tokens", "version": 2}'):
@@ -1037,7 +1037,7 @@ def test_perplexity_of_a_network_takes_a_context_and_a_stride(shell, trained):
     (default,) = shell(*arguments).records
     assert default["policy"]["context_length"] == default["policy"]["stride"] == 32
     shell(*arguments, "--stride", 40).fails("stride", "40")
-    shell(*arguments, "--context-length", 99).fails("context_length", "99")
+    shell(*arguments, "--context-length", 99).fails("--context-length", "99")
     shell("perplexity", "--model", trained, stdin="\x01").fails("not in the vocabulary")
 
 
@@ -1394,9 +1394,9 @@ def test_wrong_rules_and_prompts_are_refused(shell, monkeypatch):
     Path("verse.txt").write_text(VERSE)
     arguments = ["sample", "--model", "ngram:2", "--train", "verse.txt"]
     shell(*arguments, "--temperature", -1).fails("temperature", "-1")
-    shell(*arguments, "--top-p", 2).fails("top_p", "2")
-    shell(*arguments, "--top-k", -1).fails("top_k", "-1")
-    shell(*arguments, "--max-new-tokens", 0).fails("max_new_tokens", "0")
+    shell(*arguments, "--top-p", 2).fails("--top-p", "2")
+    shell(*arguments, "--top-k", -1).fails("--top-k", "-1")
+    shell(*arguments, "--max-new-tokens", 0).fails("--max-new-tokens", "0")
     shell(*arguments, "--prompt", "-", stdin=b"\xff").fails("UTF-8")
     tokenizer = CharTokenizer.train("ab")
     model = NGramLM(1, vocab_size=2).fit([0, 1])
@@ -1430,8 +1430,8 @@ def test_a_text_is_at_least_so_long_before_stop_counts(shell):
     for least in (0, 5, 40):
         (found,) = shell(*arguments, "--stop", "e", "--min-new-tokens", least).records
         assert found["text"] == text[:least] + text[least:].partition("e")[0]
-    shell(*arguments, "--min-new-tokens", 201).fails("min_new_tokens must be at most", "201")
-    shell(*arguments, "--min-new-tokens", -1).fails("min_new_tokens must be at least 0")
+    shell(*arguments, "--min-new-tokens", 201).fails("--min-new-tokens must be at most", "201")
+    shell(*arguments, "--min-new-tokens", -1).fails("--min-new-tokens must be at least 0")
     shell(*arguments, "--stop", "").fails("stop must hold strings of at least one character")
 
 
