@@ -1076,6 +1076,13 @@ def add_train(commands: Commands) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=about)
 
 
+_IN_TRAIN = {  # what the library says, and the command
+    "use another checkpoint_dir": "name another folder with --out",
+    "max_seconds must": "--time-limit must",
+    "settings must be among": "--set knows",
+}
+
+
 def preset_names() -> list[str]:
     """Return the names of the presets."""
     from arbook.training import PRESETS
@@ -1114,7 +1121,9 @@ def run_train(given: argparse.Namespace) -> int:
     except PlanError as error:
         raise CommandError(f"{error}: name another folder with --out") from error
     except (TrainingError, TypeError, ValueError) as error:
-        text = str(error).replace("use another checkpoint_dir", "name another folder with --out")
+        text = str(error)
+        for words, option in _IN_TRAIN.items():
+            text = text.replace(words, option)
         raise CommandError(text) from error
     except KeyboardInterrupt:
         remark(given, f"stopped; if {given.out} was begun, the same command goes on")

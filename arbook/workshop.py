@@ -12,6 +12,7 @@ __all__ = ['UNITS', 'ALPHABET', 'LEAST', 'PLAN', 'GPT2_TOKENIZER_FILES', 'CHAT_H
 # %% ../nbs/a7_workshop.ipynb #7a10c0d4
 import json
 import math
+import os
 import re
 import sys
 import warnings
@@ -248,6 +249,10 @@ def make_plan(
         return preset, plan(text, tokens=found["tokens"], name=name)[1], found
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PlanError(f"{out} exists, and holds no run on a text")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # each would find another number of steps
+        raise ValueError(
+            "torchrun needs a plan that is there: run the command once without it, and --time-limit 1"
+        )
     made = {"minutes": 5.0, "seed": 0, "tokens": choose_tokens(text)[0]} | asked
     gpu = choose_device(device).type != "cpu"
     preset, parts = plan(text, tokens=made["tokens"], minutes=made["minutes"], gpu=gpu, name=name)
@@ -331,6 +336,9 @@ def follow(bar: Any, preset: "Preset", parts: "Splits", out: str | Path) -> Call
             word = preset.unit == "word"
             per_byte.append(0.0 if word else tokens_per_byte(tokenizer, parts.valid))
             bar.reset(total=preset.training["max_steps"])
+            bar.initial = bar.n = bar.last_print_n = line[
+                "step"
+            ]  # the time left is that of the rest
         if "loss" in line:
             shown["loss"] = f"{line['loss']:.3f}"
         if "val_loss" in line:

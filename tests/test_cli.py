@@ -205,7 +205,8 @@ def test_what_resembles_nothing_is_not_guessed(shell):
         ("train a.txt --minutes 0", "--minutes must be above 0"),
         ("train a.txt --minutes nan", "--minutes must be"),
         ("train a.txt --device abacus", "--device must be"),
-        ("train --preset tiny --time-limit -1 --out r", "max_seconds must be"),
+        ("train --preset tiny --time-limit -1 --out r", "--time-limit must be"),
+        ("train a.txt --set speed=9", "--set knows"),
         ("chat --temperature -1", "--temperature must be"),
     ],
 )
@@ -213,10 +214,8 @@ def test_messages_speak_of_options(shell, trained, command, option):
     """And not of the arguments of functions, in which words have lines between them."""
     Path("a.txt").write_text(VERSE * 4)
     shell(*command.replace("TRAINED", str(trained)).split(), stdin="a\n").fails(option)
-    if "max_seconds" not in option:
-        assert not re.search(
-            "max_new|top_[kp]|min_new|context_length|(?<!-)minutes must", shell.err
-        )
+    words = "max_new|top_[kp]|min_new|max_seconds|(?<!-)minutes must|checkpoint_dir must"
+    assert not re.search(words, shell.err)
 
 
 def test_help_forecast_and_data_need_no_pytorch():
@@ -810,6 +809,35 @@ def test_data_finds_a_file_and_prints_its_path(shell, nothing_here, monkeypatch,
     assert shell("data", "tinyshakespeare", "--print", "train").bytes == content[:17]
     (tmp_path / corpus.file).write_bytes(b"damaged")
     shell("data", "tinyshakespeare").fails("SHA-256", "damaged")
+
+
+def test_all_data_are_fetched_with_a_line_for_each_and_one_failure_is_a_failure(
+    shell, nothing_here, monkeypatch, tmp_path
+):
+    names = sorted(data.CORPORA)
+    assert shell("data", "--all").code == 1 and shell.err == ""
+    told = shell.out.splitlines()
+    assert [line.split()[0] for line in told] == names
+    assert all("failed: " in line and len(line) < 300 for line in told)
+    (record, *_) = shell("data", "--all", "--json").records
+    assert record["name"] == names[0] and record["path"] is None and record["error"]
+
+    def one_is_missing(name, *, download):
+        assert download
+        if name in absent:
+            raise data.DataNotFoundError(f"{name} was not found. Three ways to get it: (1) ...")
+        return tmp_path / name
+
+    monkeypatch.setattr(data, "find", one_is_missing)
+    absent, code = ["ptb-test"], 1
+    for _ in range(2):
+        assert shell("data", "--all").code == code
+        assert (
+            shell.out.count("failed") == code
+            and shell.out.count(str(tmp_path)) == len(names) - code
+        )
+        absent, code = [], 0
+    assert "Three ways" not in shell.out
 
 
 def test_data_that_is_missing_is_an_error_that_says_what_to_do(shell, nothing_here):
@@ -1994,6 +2022,13 @@ def test_ctrl_c_before_the_first_step_says_that_nothing_is_lost(shell, monkeypat
     monkeypatch.setattr(workshop, "steps_in", interrupted)
     shell("train", "notes.txt")
     assert shell.code == 130 and "the same command goes on" in shell.err
+    assert not Path("notes-run").exists()
+
+
+def test_several_processes_do_not_plan_each_for_itself(shell, monkeypatch):
+    Path("notes.txt").write_text(VERSE * 5)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shell("train", "notes.txt").fails("run the command once without it")
     assert not Path("notes-run").exists()
 
 

@@ -1,6 +1,7 @@
 """What is chosen for a text or a table of one's own: plans, dates, pictures, and a talk with a model."""
 
 import calendar
+import io
 import json
 import math
 from dataclasses import replace
@@ -17,6 +18,7 @@ from arbook.transformer import GPT, GPTConfig
 from arbook.workshop import Chat, PlanError, continue_times, plan, svg_plot, terminal_plot
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 TEXT = "the rose is red, the violet's blue,\nthe honey's sweet, and so are you.\n" * 40
 TINY = {"max_steps": 6, "n_embd": 8, "n_layer": 1, "n_head": 1, "eval_tokens": 200}
@@ -121,6 +123,21 @@ def test_every_kind_of_token_can_be_trained_and_loaded(tmp_path, tokens):
     assert ("perplexity" if tokens == "words" else "bits per byte") in record["held_out"]
     model, tokenizer = workshop.load_folder(tmp_path)
     assert model.vocab_size == tokenizer.vocab_size and record["sample"]
+
+
+def test_a_bar_shows_the_loss_the_held_out_text_and_where_a_run_goes_on(tmp_path):
+    def bar(steps):
+        shown.append(tqdm(total=steps, file=io.StringIO(), mininterval=0))
+        return shown[-1]
+
+    shown = []
+    options = {"settings": TINY | {"eval_every": 2, "log_every": 1}, "device": "cpu", "bar": bar}
+    workshop.train_text(TEXT, tmp_path, **options, max_seconds=1e-9)
+    done = json.loads((tmp_path / "record.json").read_text())["steps"]
+    record = workshop.train_text(TEXT, tmp_path, **options)
+    assert [bar.n for bar in shown] == [done, 6] and [bar.initial for bar in shown] == [0, done]
+    rate = record["val_loss"] / math.log(2)
+    assert f"held out={rate:.3f} bits per byte" in shown[1].postfix and "loss=" in shown[1].postfix
 
 
 def test_a_text_without_line_ends_can_be_sampled(tmp_path):
