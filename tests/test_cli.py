@@ -172,8 +172,8 @@ def test_what_is_not_understood_has_exit_code_2(shell, arguments):
 @pytest.mark.parametrize(
     "arguments, meant",
     [
-        (["trian", "notes.txt"], "train"),
-        (["forcast"], "forecast"),
+        (["trainn", "notes.txt"], "train"),
+        (["forecst"], "forecast"),
         (["data", "sunspot"], "sunspots"),
         (["data", "tinyshakespear"], "tinyshakespeare"),
         (["train", "--preset", "tny"], "tiny"),
