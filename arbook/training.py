@@ -40,6 +40,7 @@ from .ngram import NGramLM
 from .objective import IGNORE, LanguageModel, as_token_ids, evaluating, holds_integers
 from .recurrent import LSTMLM, LSTMConfig
 from arbook.tokens import (
+    BPETokenizer,
     CharTokenizer,
     Tokenizer,
     WordTokenizer,
@@ -1255,6 +1256,7 @@ def train(
     config: TrainConfig,
     *,
     stop: Callable[[], bool] | None = None,
+    notify: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainResult:
     """Train a language model on a text: the same call on a CPU, on a GPU, and in each process that `torchrun` started.
 
@@ -1273,6 +1275,9 @@ def train(
     stop : callable, optional
         Asked after each step; when it says True, the run saves its checkpoint and ends, as if time were up. Of several
         processes all need one or none, and it is enough that one says so.
+    notify : callable, optional
+        Told each line of the log as it is written, see `TrainResult.history`; first, before any step, one whose "event"
+        is "start", as soon as the folder is reserved and a checkpoint found to fit.
 
     Returns
     -------
@@ -1296,7 +1301,7 @@ def train(
     gpus = [team.device] if team.device.type == "cuda" else []
     gradients = torch.inference_mode(False), torch.enable_grad()  # whatever the caller has chosen
     with gradients[0], gradients[1], torch.random.fork_rng(devices=gpus):
-        run = _Run(model, train_ids, val_ids, config, team, stop)
+        run = _Run(model, train_ids, val_ids, config, team, stop, notify)
         try:
             run.resume()
             run.go()
@@ -1318,8 +1323,10 @@ class _Run:
         config: TrainConfig,
         team: Team,
         stop: Callable[[], bool] | None = None,
+        notify: Callable[[dict[str, Any]], None] | None = None,
     ):
         self.model, self.config, self.team, self.stop = model, config, team, stop
+        self.notify = notify or (lambda line: None)
         if any(p.is_inference() for p in model.parameters()):
             raise ValueError(
                 "model was made under torch.inference_mode(), which leaves nothing that can be trained: "
@@ -1385,6 +1392,7 @@ class _Run:
                     left.unlink(missing_ok=True)
             lines = [self.about(), *self.history]
             write_atomically(self.folder / LOG, "".join(map(as_line, lines)))
+        self.notify(self.about())
 
     def reserve_folder(self) -> None:
         """Raise TrainingError, in every process, if another run writes to the folder."""
@@ -1703,6 +1711,7 @@ class _Run:
             path = self.folder / LOG
             with naming_file(path), open(path, "a", encoding="utf-8") as file:
                 file.write(as_line(self.history[-1]))
+        self.notify(self.history[-1])
 
     def save(self) -> None:
         if self.folder is None:
@@ -1952,17 +1961,17 @@ class Preset:
     Parameters
     ----------
     corpus : str
-        A name that `arbook.data.splits` knows.
+        A name that `arbook.data.splits` knows; of a text of your own, what to call it.
     model : dict
         Settings of the model, without the vocabulary.
     training : dict
         Settings of `TrainConfig`.
     kind : str
         A key of `MODELS`.
-    unit : {"character", "word"}
-        What a token is.
+    unit : {"character", "byte", "token", "word"}
+        What a token is; "token" is one of byte-pair encoding.
     baseline : int
-        Order of the n-gram model that the run is compared with.
+        Order of the n-gram model that the run is compared with; 0 for none.
     about : str
         What it is good for.
     """
@@ -2073,9 +2082,10 @@ PRESETS = {
 
 
 def run_preset(
-    name: str,
+    name: str | Preset,
     out: str | Path,
     *,
+    parts: data.Splits | None = None,
     device: str = "auto",
     seed: int = 0,
     max_seconds: float | None = None,
@@ -2083,16 +2093,21 @@ def run_preset(
     settings: Mapping[str, Any] | None = None,
     record_to: str | Path | None = None,
     stop_on_signals: bool = False,
+    command: str | None = None,
+    notify: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Train a preset in a folder, or go on with it, and return its record.
 
     Parameters
     ----------
-    name : str
-        A key of `PRESETS`.
+    name : str or Preset
+        A key of `PRESETS`, or one of your own.
     out : str or Path
-        Gets the checkpoint and the log; in the end also the model that did best on the validation text (`load_model`
-        reads it), the tokenizer, and `record.json`.
+        Gets the tokenizer and the untrained model before the first step; then checkpoint and log, and `record.json` as
+        soon as the run ends or is stopped. `load_best` gives the model the weights that did best so far on the
+        validation text; in the end they are the model's (`load_model` reads it).
+    parts : Splits, optional
+        The text, where it is not the corpus of that name.
     device, seed, max_seconds, progress
         As in `TrainConfig`; the seed also decides on the initial weights.
     settings : mapping, optional
@@ -2102,6 +2117,10 @@ def run_preset(
     stop_on_signals : bool
         On Ctrl-C or SIGTERM finish the step, save and return, as if time were up; a second one ends at once. For
         commands: it takes over the handling of signals as long as the model is trained.
+    command : str, optional
+        What was typed, for the record.
+    notify : callable, optional
+        As in `train`.
 
     Returns
     -------
@@ -2110,12 +2129,13 @@ def run_preset(
         signal that ended the run, or None; if the run is finished, also a sample, and the losses of the best model and
         of n-grams on the validation and test text. These are left to the first of several processes.
     """
-    if name not in PRESETS:
+    if isinstance(name, str) and name not in PRESETS:
         raise ValueError(f"name must be one of {', '.join(PRESETS)}, got {name!r}")
-    if settings and record_to is not None:
+    own = isinstance(name, Preset)
+    if (settings or own) and record_to is not None:
         raise ValueError("record_to must be None if settings differ from those of the preset")
-    preset, out = PRESETS[name].changed(settings or {}), Path(out)
-    parts = data.splits(preset.corpus)
+    preset, out = (name if own else PRESETS[name]).changed(settings or {}), Path(out)
+    parts = data.splits(preset.corpus) if parts is None else parts
     tokenizer, ids = encode_parts(parts, preset.unit)
     generator = torch.Generator().manual_seed(step_seed(seed, 0, 0))
     model = preset.build(tokenizer.vocab_size, generator)
@@ -2124,14 +2144,22 @@ def run_preset(
         **{"checkpoint_every": 100, **preset.training},
         **{**places, "seed": seed, "max_seconds": max_seconds},
     )
+    path, first = out / "record.json", process_number() == 0
+
+    def note(line: dict[str, Any]) -> None:
+        if line["event"] == "start" and first:
+            _describe(preset, tokenizer, out, anew=line["step"] == 0)
+        if notify is not None:
+            notify(line)
+
     with _noted_signals() if stop_on_signals else nullcontext([]) as signals:
         stop = (lambda: bool(signals)) if stop_on_signals else None
-        result = train(model, ids["train"], ids["valid"], config, stop=stop)
-    path, first = out / "record.json", process_number() == 0
+        result = train(model, ids["train"], ids["valid"], config, stop=stop, notify=note)
     found = read_json(path) if first and path.exists() else {}
     if not (found.get("finished") and result.resumed_from == result.steps):  # something was done
-        found = about_run(result, config) | {"preset": name, "settings": dict(settings or {})}
-        found["command"] += f" --preset {name} --seed {seed}"
+        found = about_run(result, config) | {"settings": dict(settings or {})}
+        found["preset"] = None if own else name
+        found["command"] = command or f"{found['command']} --preset {name} --seed {seed}"
         found |= {"corpus": parts.name, "unit": preset.unit, "text_sha256": text_hashes(parts)}
         found["stopped_by"] = signals[0] if signals and not result.finished else None
         if not first:
@@ -2141,11 +2169,18 @@ def run_preset(
             load_best(best, out)
             found |= compare_with_ngrams(best, preset, config, tokenizer, ids)
             save_model(best.cpu(), out / "model")
-            tokenizer.save(out / "tokenizer.json")
         write_atomically(path, json.dumps(found, indent=1) + "\n")
     if record_to is not None and found["finished"]:
         copy_record(out, record_to)
     return found
+
+
+def _describe(preset: Preset, tokenizer: Tokenizer, out: Path, *, anew: bool) -> None:
+    """Write what has to be known of a run before its weights are of use; once, unless it begins anew."""
+    if anew or not (out / "model").is_dir():
+        save_model(preset.build(tokenizer.vocab_size), out / "model")
+    if anew or not (out / "tokenizer.json").exists():
+        tokenizer.save(out / "tokenizer.json")
 
 # %% ../nbs/08_training.ipynb #509dee65
 #| code-fold: true
@@ -2188,15 +2223,22 @@ def mark_ends(text: str) -> str:
 
 
 def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np.ndarray]]:
-    """Return a tokenizer for characters or words, and the ids of "train", "valid" and, if there is one, "test".
+    """Return a tokenizer for a unit, see `Preset`, and the ids of "train", "valid" and, if there is one, "test".
 
     Words are between blanks, and lines end with "<eos>". All that are rare are "<unk>"; if the text does not say which
-    ones, as Penn Treebank does, those that occur once.
+    ones, as Penn Treebank does, those that occur once. Byte pairs are learned from the training text, one for every
+    400 characters and at most 8,000.
     """
     texts = {name: getattr(parts, name) for name in ("train", "valid", "test")}
     texts = {name: text for name, text in texts.items() if text}
     if unit == "character":
         tokenizer = CharTokenizer.train("".join(texts.values()))
+    elif unit == "byte":
+        tokenizer = BPETokenizer()
+    elif unit == "token":
+        pairs = min(len(parts.train) // 400, 8_000)
+        tokenizer = BPETokenizer.train(parts.train, 256 + pairs)
+    if unit != "word":
         return tokenizer, {name: tokenizer.encode_array(text) for name, text in texts.items()}
     texts = {name: mark_ends(text) for name, text in texts.items()}
     least = 1 if "<unk>" in parts.train else 2
@@ -2226,7 +2268,10 @@ def compare_with_ngrams(
     model.to(choose_device(config.device, int(os.environ.get("LOCAL_RANK", 0))))
     T, carry = check_block_size(model, config), config.order == "stream"
     eos = tokenizer.vocab.id("<eos>") if preset.unit == "word" else None
-    ngrams = NGramLM(preset.baseline, vocab_size=tokenizer.vocab_size, eos_id=eos).fit(ids["train"])
+    ngrams = None
+    if preset.baseline:
+        ngrams = NGramLM(preset.baseline, vocab_size=tokenizer.vocab_size, eos_id=eos)
+        ngrams.fit(ids["train"])
     scores: dict[str, dict] = {"scores": {}, "baseline": {"order": preset.baseline}}
     for name, text in ids.items():
         if name == "train":
@@ -2234,15 +2279,18 @@ def compare_with_ngrams(
         window = max(T, STREAM_WINDOW) if carry else T
         loss = evaluate(model, text, block_size=window, carry=carry)
         scores["scores"][name] = {"loss": loss, "perplexity": math.exp(loss)}
+        if ngrams is None:
+            continue
         if eos is None:
             log_p = ngrams.log_prob(torch.tensor(text)[None])
         else:
             log_p = ngrams.sentence_log_prob(text)
         loss = -float(log_p.mean())
         scores["baseline"][name] = {"loss": loss, "perplexity": math.exp(loss)}
-    start = torch.tensor([[eos or tokenizer.encode("\n")[0]]], device=model.device)
+    ends = [tokenizer.vocab.ids[sign] for sign in ("<eos>", "\n", "Ċ") if sign in tokenizer.vocab]
+    start = torch.tensor([[*ends, int(ids["train"][0])][:1]], device=model.device)  # (1, 1)
     generator = torch.Generator(model.device).manual_seed(step_seed(config.seed, 0, 1))
-    n = 100 if preset.unit == "word" else 300
+    n = 100 if preset.unit in ("word", "token") else 300
     sample = ancestral_sample(model, start, n, generator=generator)[0, 1:].tolist()
     context = "all tokens before" if carry else f"windows of {T} tokens, side by side"
     return {**scores, "context": context, "sample": tokenizer.decode(sample)}

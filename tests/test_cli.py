@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import json
+import lzma
 import math
 import os
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from arbook import ar, cli, compression, data, training
+from arbook import ar, cli, compression, data, training, workshop
 from arbook.ngram import NGramLM
 from arbook.perplexity import score
 from arbook.sampling import Temperature, TopK, TopP, generate
@@ -35,7 +37,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
 VERSE = "the rose is red, the violet's blue,\nthe honey's sweet, and so are you.\n" * 6
-NAMES = ("train", "sample", "perplexity", "compress", "decompress", "forecast", "data")
+NAMES = ("train", "sample", "chat", "perplexity", "compress", "decompress", "forecast", "data")
 CHECKS = [HealthCheck.function_scoped_fixture, *settings.default.suppress_health_check]
 PROGRAM = [sys.executable, "-W", "error", "-m", "arbook.cli"]
 
@@ -143,6 +145,14 @@ def test_the_version_is_that_of_the_library(shell):
         ["train", "--out", "run", "--preset", "huge"],
         ["data", "moby-dick"],
         ["data", "--path"],
+        ["data", "--all", "pydoc"],
+        ["forecast", "--plot", "table.csv"],
+        ["train"],
+        ["train", "notes.txt", "--preset", "tiny"],
+        ["train", "--preset", "tiny", "--minutes", "1"],
+        ["train", "--preset", "tiny", "--tokens", "bytes"],
+        ["train", "notes.txt", "--tokens", "letters"],
+        ["train", "-"],  # no name for a folder
         ["data", "pydoc", "--print", "middle"],
         ["perplexity", "--model", "ngram"],
         ["perplexity", "--model", "ngram:0"],
@@ -157,6 +167,55 @@ def test_the_version_is_that_of_the_library(shell):
 )
 def test_what_is_not_understood_has_exit_code_2(shell, arguments):
     shell(*arguments).fails("usage: arbook", "error:", code=2)
+
+
+@pytest.mark.parametrize(
+    "arguments, meant",
+    [
+        (["trainn", "notes.txt"], "train"),
+        (["forecst"], "forecast"),
+        (["data", "sunspot"], "sunspots"),
+        (["data", "tinyshakespear"], "tinyshakespeare"),
+        (["train", "--preset", "tny"], "tiny"),
+        (["train", "a", "--tokens", "character"], "characters"),
+        (["sample", "--temprature", "1"], "--temperature"),
+        (["forecast", "--hor", "3"], "--horizon"),
+    ],
+)
+def test_a_slip_of_the_fingers_is_asked_about(shell, arguments, meant):
+    shell(*arguments).fails(f"did you mean {meant}?", code=2)
+
+
+def test_what_resembles_nothing_is_not_guessed(shell):
+    for arguments in (["fly"], ["data", "moby-dick"], ["sample", "--zzz"]):
+        assert "did you mean" not in shell(*arguments).err and shell.code == 2
+
+
+@pytest.mark.parametrize(
+    "command, option",
+    [
+        ("sample --max-new-tokens -1", "--max-new-tokens must be"),
+        ("sample --temperature -1", "--temperature must be"),
+        ("sample --top-p 2", "--top-p must be"),
+        ("sample --top-k -3", "--top-k must be"),
+        ("sample --min-new-tokens -1", "--min-new-tokens must be"),
+        ("sample --model TRAINED --device abacus", "--device must be"),
+        ("perplexity a.txt --context-length 0", "--context-length"),
+        ("perplexity a.txt --stride 0", "--stride"),
+        ("train a.txt --minutes 0", "--minutes must be above 0"),
+        ("train a.txt --minutes nan", "--minutes must be"),
+        ("train a.txt --device abacus", "--device must be"),
+        ("train --preset tiny --time-limit -1 --out r", "--time-limit must be"),
+        ("train a.txt --set speed=9", "--set knows"),
+        ("chat --temperature -1", "--temperature must be"),
+    ],
+)
+def test_messages_speak_of_options(shell, trained, command, option):
+    """And not of the arguments of functions, in which words have lines between them."""
+    Path("a.txt").write_text(VERSE * 4)
+    shell(*command.replace("TRAINED", str(trained)).split(), stdin="a\n").fails(option)
+    words = "max_new|top_[kp]|min_new|max_seconds|(?<!-)minutes must|checkpoint_dir must"
+    assert not re.search(words, shell.err)
 
 
 def test_help_forecast_and_data_need_no_pytorch():
@@ -598,6 +657,71 @@ def test_a_wrong_level_is_refused_before_anything_is_read(shell, level):
     )
 
 
+def test_a_forecast_goes_into_a_file_with_the_dates_that_follow(shell):
+    months = [f"2{y:03d}-{m:02d}-01" for y in range(20, 24) for m in range(1, 13)]
+    text = lines([f"{v:.3f}" for v in WAVE[:48]], months, header="month,x\n")
+    arguments = ["forecast", "--order", 2, "--horizon", 3]
+    plain = shell(*arguments, stdin=text).out
+    assert shell(*arguments, "-o", "out.csv", stdin=text).out == plain
+    assert "the dates go on in months" in shell.err
+    assert "out.csv: 3 rows, from 2024-01-01 to 2024-03-01" in shell.err
+    rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
+    assert [row["date"] for row in rows] == ["2024-01-01", "2024-02-01", "2024-03-01"]
+    assert list(rows[0]) == ["date", "forecast", "lower", "upper"]
+    shown = list(csv.DictReader(plain.splitlines()))
+    assert all(a[k] == b[k] for a, b in zip(rows, shown, strict=True) for k in list(a)[1:])
+    shell(*arguments, "-o", "out.csv", stdin=text).fails("out.csv exists; --force replaces it")
+    assert shell(*arguments, "-o", "out.csv", "--force", "--direct", stdin=text).code == 0
+    assert Path("out.csv").read_text().startswith("date,forecast\n2024-01-01,")
+    (record,) = shell(*arguments, "--json", stdin=text).records
+    assert record["times"] == [row["date"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "labels, said",
+    [(None, "there are no dates: rows are numbered"), ("gaps", "follow no rule of the calendar")],
+)
+def test_where_no_dates_follow_rows_are_numbered_and_that_is_said(shell, labels, said):
+    odd = [f"2024-{m:02d}-{d:02d}" for m in range(1, 11) for d in (1, 4, 11, 13, 26, 27)]
+    text = lines(
+        [repr(v) for v in WAVE.tolist()], labels and odd, header="" if labels is None else "d,x\n"
+    )
+    shell("forecast", "--order", 2, "--horizon", 2, "-o", "out.csv", stdin=text)
+    assert shell.code == 0 and said in shell.err
+    assert Path("out.csv").read_text().startswith("row,forecast,lower,upper\n61,")
+
+
+def test_a_forecast_is_drawn_in_the_terminal_and_its_numbers_stay_on_standard_output(shell):
+    arguments = ["forecast", "--order", 3, "--horizon", 12]
+    plain = shell(*arguments, "-q", stdin=WAVE_TEXT).out
+    shell(*arguments, "-q", "--plot", stdin=WAVE_TEXT)
+    assert shell.out == plain
+    canvas = [line for line in shell.err.splitlines() if "│" in line]
+    assert len(canvas) > 8 and any("\u2800" < sign <= "\u28ff" for sign in "".join(canvas))
+    axis, numbers = shell.err.splitlines()[-2:]
+    assert "┴" in axis and numbers.split() == ["1", "60", "72"]
+    highest, lowest = (float(canvas[i].split("│")[0]) for i in (0, -1))
+    assert lowest <= WAVE.min() + 0.2 and highest >= WAVE.max() - 0.2
+    shell(*arguments, "-q", "--plot", "p.svg", stdin=WAVE_TEXT)
+    assert shell.out == plain and Path("p.svg").read_text().startswith("<svg ")
+    shell(*arguments, "--plot", "p.svg", stdin=WAVE_TEXT).fails("p.svg exists")
+
+
+def test_a_terminal_without_braille_signs_is_told_of_the_file(tmp_path):
+    (tmp_path / "t.csv").write_text(WAVE_TEXT)
+    line = ["forecast", str(tmp_path / "t.csv"), "-q", "--plot"]
+    program = f"import sys, arbook.cli as c; sys.exit(c.main({line!r}))"
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(
+        command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert (
+        found.returncode == 1
+        and b"--plot OUT.svg" in found.stderr
+        and b"Traceback" not in found.stderr
+    )
+
+
 @pytest.mark.parametrize("more", [[], ["--direct"]])
 def test_a_constant_series_goes_on_with_a_remark_in_words(shell, more):
     arguments = ["forecast", "--order", 2, "--horizon", 2, *more]
@@ -685,6 +809,35 @@ def test_data_finds_a_file_and_prints_its_path(shell, nothing_here, monkeypatch,
     assert shell("data", "tinyshakespeare", "--print", "train").bytes == content[:17]
     (tmp_path / corpus.file).write_bytes(b"damaged")
     shell("data", "tinyshakespeare").fails("SHA-256", "damaged")
+
+
+def test_all_data_are_fetched_with_a_line_for_each_and_one_failure_is_a_failure(
+    shell, nothing_here, monkeypatch, tmp_path
+):
+    names = sorted(data.CORPORA)
+    assert shell("data", "--all").code == 1 and shell.err == ""
+    told = shell.out.splitlines()
+    assert [line.split()[0] for line in told] == names
+    assert all("failed: " in line and len(line) < 300 for line in told)
+    (record, *_) = shell("data", "--all", "--json").records
+    assert record["name"] == names[0] and record["path"] is None and record["error"]
+
+    def one_is_missing(name, *, download):
+        assert download
+        if name in absent:
+            raise data.DataNotFoundError(f"{name} was not found. Three ways to get it: (1) ...")
+        return tmp_path / name
+
+    monkeypatch.setattr(data, "find", one_is_missing)
+    absent, code = ["ptb-test"], 1
+    for _ in range(2):
+        assert shell("data", "--all").code == code
+        assert (
+            shell.out.count("failed") == code
+            and shell.out.count(str(tmp_path)) == len(names) - code
+        )
+        absent, code = [], 0
+    assert "Three ways" not in shell.out
 
 
 def test_data_that_is_missing_is_an_error_that_says_what_to_do(shell, nothing_here):
@@ -779,9 +932,9 @@ def parts_folder(gpt2_folder, tmp_path_factory) -> Path:
 
 def test_the_tokenizer_may_come_in_two_files(shell, gpt2_folder, parts_folder):
     """With the ids and the text of the one file, and of transformers."""
-    two, one = (cli.load_tokenizer(f / "tokenizer.json") for f in (parts_folder, gpt2_folder))
+    two, one = (workshop.load_tokenizer(f / "tokenizer.json") for f in (parts_folder, gpt2_folder))
     transformers = pytest.importorskip("transformers")
-    names = [str(parts_folder / name) for name in cli.GPT2_TOKENIZER_FILES]
+    names = [str(parts_folder / name) for name in workshop.GPT2_TOKENIZER_FILES]
     theirs = transformers.GPT2Tokenizer(*names)
     for text in ("the thé 🙂\n\n  the<|endoftext|>the", "", " x", "Tth th\r\n"):
         ids = two.encode(text)
@@ -842,7 +995,7 @@ def test_a_model_that_is_nowhere_is_an_error(shell, monkeypatch, tmp_path, train
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     shell("sample", "--model", "nobody/nothing").fails("'nobody/nothing' is no folder here")
     (tmp_path / "empty").mkdir()
-    shell("sample", "--model", "empty").fails("empty holds no tokenizer.json", "finished")
+    shell("sample", "--model", "empty").fails("empty holds no tokenizer.json", "as it begins")
     shutil.copy(trained / "tokenizer.json", tmp_path / "empty")
     shell("sample", "--model", "empty").fails("config.json does not exist")
     for content in ("{", "[]", '{"model": 1}', '{"format": "arbook.tokens", "version": 2}'):
@@ -912,7 +1065,7 @@ def test_perplexity_of_a_network_takes_a_context_and_a_stride(shell, trained):
     (default,) = shell(*arguments).records
     assert default["policy"]["context_length"] == default["policy"]["stride"] == 32
     shell(*arguments, "--stride", 40).fails("stride", "40")
-    shell(*arguments, "--context-length", 99).fails("context_length", "99")
+    shell(*arguments, "--context-length", 99).fails("--context-length", "99")
     shell("perplexity", "--model", trained, stdin="\x01").fails("not in the vocabulary")
 
 
@@ -1202,19 +1355,19 @@ def test_tokenizers_of_the_hub_that_drop_white_space_are_known(tmp_path):
     rust = RustTokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
     rust.pre_tokenizer = pre_tokenizers.Whitespace()
     rust.save(str(tmp_path / "words.json"))
-    words = cli.HubTokenizer(tmp_path / "words.json")
+    words = workshop.HubTokenizer(tmp_path / "words.json")
     assert not words.reads_space and words.unk == "[UNK]" and words.first_end(" xyz a") == 4
     assert counted(words, " \n xyz  a\n\nb\n") == (5, 2)
     rust = RustTokenizer(models.BPE({char: i for i, char in enumerate(sorted(BYTE_CHARS))}, []))
     rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     rust.decoder = decoders.ByteLevel()
     rust.save(str(tmp_path / "bytes.json"))
-    assert cli.HubTokenizer(tmp_path / "bytes.json").reads_space
+    assert workshop.HubTokenizer(tmp_path / "bytes.json").reads_space
     rust = RustTokenizer(
         models.WordLevel({"x": 0})
     )  # it knows one word, and has no sign for others
     rust.save(str(tmp_path / "one.json"))
-    assert not cli.HubTokenizer(tmp_path / "one.json").reads_space
+    assert not workshop.HubTokenizer(tmp_path / "one.json").reads_space
 
 
 # --- sample -----------------------------------------------------------------------------------------------------------
@@ -1269,9 +1422,9 @@ def test_wrong_rules_and_prompts_are_refused(shell, monkeypatch):
     Path("verse.txt").write_text(VERSE)
     arguments = ["sample", "--model", "ngram:2", "--train", "verse.txt"]
     shell(*arguments, "--temperature", -1).fails("temperature", "-1")
-    shell(*arguments, "--top-p", 2).fails("top_p", "2")
-    shell(*arguments, "--top-k", -1).fails("top_k", "-1")
-    shell(*arguments, "--max-new-tokens", 0).fails("max_new_tokens", "0")
+    shell(*arguments, "--top-p", 2).fails("--top-p", "2")
+    shell(*arguments, "--top-k", -1).fails("--top-k", "-1")
+    shell(*arguments, "--max-new-tokens", 0).fails("--max-new-tokens", "0")
     shell(*arguments, "--prompt", "-", stdin=b"\xff").fails("UTF-8")
     tokenizer = CharTokenizer.train("ab")
     model = NGramLM(1, vocab_size=2).fit([0, 1])
@@ -1305,8 +1458,8 @@ def test_a_text_is_at_least_so_long_before_stop_counts(shell):
     for least in (0, 5, 40):
         (found,) = shell(*arguments, "--stop", "e", "--min-new-tokens", least).records
         assert found["text"] == text[:least] + text[least:].partition("e")[0]
-    shell(*arguments, "--min-new-tokens", 201).fails("min_new_tokens must be at most", "201")
-    shell(*arguments, "--min-new-tokens", -1).fails("min_new_tokens must be at least 0")
+    shell(*arguments, "--min-new-tokens", 201).fails("--min-new-tokens must be at most", "201")
+    shell(*arguments, "--min-new-tokens", -1).fails("--min-new-tokens must be at least 0")
     shell(*arguments, "--stop", "").fails("stop must hold strings of at least one character")
 
 
@@ -1431,6 +1584,11 @@ def test_compress_tells_what_was_gained_and_says_nothing_of_infinite_rates(shell
     for command in ("compress", "decompress"):
         text = " ".join(shell(command, "--help").out.split())
         assert "xz is the better choice" in text and "second for 10 kB" in text
+        assert "a tenth to a fifth smaller than those of gzip and xz" in text
+    page = data.splits("pydoc").valid[:5_000].encode()
+    ours = len(compression.compress(page, compression.AdaptiveNGram(6)))
+    for theirs in (zlib.compress(page, 9), lzma.compress(page, preset=9)):
+        assert 0.8 < ours / len(theirs) < 0.93
 
 
 def test_ngrams_of_bytes_are_fitted_to_any_file(shell):
@@ -1544,6 +1702,71 @@ def test_who_types_at_a_terminal_is_told_how_to_end(monkeypatch, capsys):
     assert "Ctrl-D" in capsys.readouterr().err
 
 
+# --- chat -------------------------------------------------------------------------------------------------------------
+
+
+def test_chat_in_a_pipe_prints_what_the_model_adds_and_nothing_else(shell, trained):
+    arguments = ["chat", "--model", trained, "--max-new-tokens", 8, "--seed", 3]
+    lines = "the\n/temperature 0\nof\n"
+    (one, two) = shell(*arguments, "--json", stdin=lines).records
+    assert shell.code == 0 and (one["line"], two["line"]) == ("the", "of")
+    assert (
+        shell(*arguments, stdin=lines).out == f"{one['text']}\n{two['text']}\n" and shell.err == ""
+    )
+    model, tokenizer = workshop.load_folder(trained)
+    chat = workshop.Chat(model, tokenizer, max_new_tokens=8, seed=3)
+    assert "".join(chat.read("the")) == one["text"]
+
+
+def test_chat_takes_ngrams_and_by_default_the_model_of_the_book(shell):
+    Path("a.txt").write_text(VERSE)
+    arguments = ["chat", "--max-new-tokens", 20, "--temperature", 0, "--train", "a.txt"]
+    assert shell(*arguments, stdin="the rose is r").out == "ed, the violet's blu\n"
+    (found,) = shell("chat", "--max-new-tokens", 5, "--json", "--seed", 1, stdin="ROMEO:").records
+    model, tokenizer = training.recorded_model("train_cpu_seed0")
+    chat = workshop.Chat(model, tokenizer, max_new_tokens=5, seed=1)
+    assert "".join(chat.read("ROMEO:")) == found["text"]
+
+
+def test_chat_says_on_standard_error_what_is_not_the_text(shell, trained):
+    arguments = ["chat", "--model", trained, "--max-new-tokens", 3]
+    shell(*arguments, stdin="/help\n/fly\n/quit\nthe\n")
+    assert shell.code == 0 and shell.bytes == b""
+    assert "does not answer" in shell.err and "there is no command /fly" in shell.err
+    shell(*arguments, stdin=b"\xff\n").fails("standard input is not a text in UTF-8")
+    assert shell(*arguments, stdin="").out == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such terminals")
+def test_chat_at_a_terminal_ctrl_c_stops_an_answer_and_ctrl_d_leaves(tmp_path):
+    import pty
+
+    (tmp_path / "a.txt").write_text(VERSE)
+    person, terminal = pty.openpty()
+    arguments = ["chat", "--train", str(tmp_path / "a.txt"), "--max-new-tokens", "100000000"]
+    with process(
+        *arguments, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    ) as talk:
+        os.close(terminal)
+
+        def until(words: bytes) -> bytes:
+            seen = b""
+            while words not in seen:
+                seen += os.read(person, 10_000)
+            return seen
+
+        assert b"it does not answer" in until(b"> ")
+        os.write(person, b"the rose\n")
+        until(b"sweet")
+        talk.send_signal(signal.SIGINT)
+        until(b"\n> ")
+        os.write(person, b"/new\n")
+        until(b"> ")
+        os.write(person, b"\x04")
+        assert talk.wait(timeout=600) == 0
+    os.close(person)
+
+
 # --- train ------------------------------------------------------------------------------------------------------------
 
 
@@ -1563,7 +1786,7 @@ def test_a_run_that_is_stopped_goes_on(shell):
     arguments += ["--set", "eval_tokens=200", "--seed", 3]
     assert shell(*arguments, "--time-limit", 1e-9).out.startswith("stopped after ")
     assert shell.code == 0
-    shell("sample", "--model", "run").fails("run holds no tokenizer.json", "finished")
+    assert shell("sample", "--model", "run", "--max-new-tokens", 5, "--seed", 1).code == 0
     assert shell(*arguments).out.startswith("done: 4 steps")
 
 
@@ -1643,7 +1866,7 @@ def test_the_largest_seed_is_one(shell):
 def test_wrong_settings_are_refused(shell):
     arguments = ["train", "--preset", "tiny", "--out", "run", "--quiet"]
     shell(*arguments, "--set", "lr").fails("NAME=VALUE", "lr")
-    shell(*arguments, "--set", "speed=9").fails("settings must be among", "speed")
+    shell(*arguments, "--set", "speed=9").fails("--set knows", "speed")
     shell(*arguments, "--set", "n_layer=two").fails("n_layer")
     shell(*arguments, "--device", "abacus").fails("abacus")
 
@@ -1654,3 +1877,168 @@ def test_a_training_that_cannot_go_on_says_why(shell, monkeypatch):
 
     monkeypatch.setattr(training, "run_preset", diverges)
     shell("train", "--preset", "tiny", "--out", "run").fails("the loss is not a number")
+
+
+# --- train on a text of one's own -------------------------------------------------------------------------------------
+
+SMALL = ["--set", "n_embd=8", "--set", "n_layer=1", "--set", "n_head=1", "--device", "cpu"]
+USES = (
+    ["sample", "--max-new-tokens", "5", "--seed", "1", "--model"],
+    ["perplexity", "notes.txt", "--model"],
+    ["compress", "short.txt", "--force", "--model"],
+    ["decompress", "short.txt.arb", "-o", "back.txt", "--force", "--model"],
+)
+
+
+def usable(shell: Shell, folder: str) -> None:
+    """Check that a model can be sampled, scored and compressed with."""
+    Path("short.txt").write_text(VERSE[:200] + "ä")
+    for arguments in USES:
+        assert shell(*arguments, folder).code == 0, shell.err
+    assert Path("back.txt").read_text() == VERSE[:200] + "ä"
+
+
+def test_a_text_of_ones_own_becomes_a_model_with_a_name(shell):
+    Path("notes.txt").write_text(VERSE * 5)
+    arguments = ["train", "notes.txt", *SMALL, "--set", "max_steps=8"]
+    shell(*arguments)
+    assert shell.code == 0 and shell.out.startswith("done: 8 steps, held out: ")
+    for words in ("bits per byte (n-grams of order 6:", "best after", "---", "arbook chat --model"):
+        assert words in shell.out
+    told = "notes.txt: 1,917 characters to learn from, the last 213 held out; tokens: characters ("
+    assert told in shell.err and "8 steps" in shell.err
+    record = json.loads(Path("notes-run/record.json").read_text())
+    assert record["command"] == "arbook " + " ".join(arguments)
+    assert record["corpus"] == "notes.txt"
+    usable(shell, "notes-run")
+    shell(*arguments)
+    assert "notes-run holds this run, and it is finished" in shell.err and shell.code == 0
+    (again,) = shell("train", "notes.txt", "--json", "-q").records
+    assert again["steps"] == 8 and again["held_out"] in shell("train", "notes.txt").out
+    Path("notes.txt").write_text(VERSE * 6)
+    shell("train", "notes.txt").fails("another text, or on an earlier state", "--out")
+
+
+def test_several_files_and_a_pipe_are_one_text(shell):
+    halves = VERSE * 2, VERSE[::-1] * 2 + "end"
+    for name, half in zip("ab", halves, strict=True):
+        Path(name).write_text(half.rstrip("\n"))
+    arguments = [*SMALL, "--set", "max_steps=2", "--json", "-q"]
+    (files,) = shell("train", "a", "b", *arguments, "--out", "files").records
+    joined = Path("a").read_text() + "\n" + Path("b").read_text()
+    (pipe,) = shell("train", "-", *arguments, "--out", "pipe", stdin=joined).records
+    assert files["text_sha256"] == pipe["text_sha256"] and files["corpus"] == "a and 1 more"
+    assert "tmp" not in files["command"] and files["val_loss"] == pipe["val_loss"]
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "notes.txt is empty; it takes at least 1,000 characters"),
+        (b"too short\n", "notes.txt has 10 characters"),
+        (b"\x00" * 2_000, "notes.txt holds zero bytes: it is no text"),
+        (b"a" * 2_000 + b"\xe4", "notes.txt is not a text in UTF-8: byte 2000 cannot be read"),
+        ("ä".encode("utf-16") * 999, "notes.txt is not a text in UTF-8: byte 0"),
+    ],
+)
+def test_what_is_no_text_to_learn_from_is_refused_and_nothing_is_written(shell, content, words):
+    Path("notes.txt").write_bytes(content)
+    shell("train", "notes.txt", "--minutes", "0.01").fails(words)
+    shell("train", "missing.txt").fails("missing.txt: No such file")
+    assert [path.name for path in Path().iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_of_something_else_is_never_written_to(shell, trained):
+    Path("notes.txt").write_text(VERSE * 5)
+    Path("notes-run").mkdir()
+    Path("notes-run/thesis.txt").write_text("precious")
+    shell("train", "notes.txt").fails("notes-run exists, and holds no run on a text", "--out")
+    shell("train", "notes.txt", "--out", "notes.txt").fails("notes.txt exists")
+    shell("train", "notes.txt", "--out", trained).fails("holds no run on a text", "--out")
+    assert [path.name for path in Path("notes-run").iterdir()] == ["thesis.txt"]
+    shell("train", "--preset", "tiny", "--out", trained, "--seed", 7, "-q").fails(
+        "name another folder with --out"
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_was_stopped_or_killed_can_be_used_and_goes_on(shell, kind):
+    Path("notes.txt").write_text(VERSE * 5)
+    program = (
+        "import signal, sys, arbook.cli as cli; signal.signal(2, signal.default_int_handler); "
+    )
+    arguments = ["train", "notes.txt", *SMALL, "--minutes", "60", "--set", "checkpoint_every=5"]
+    command = [sys.executable, "-W", "error", "-c", program + "sys.exit(cli.main())", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    log = Path("notes-run") / training.LOG
+    with subprocess.Popen(command, **pipes) as running:
+        while running.poll() is None and not (log.exists() and b'"step": 20,' in log.read_bytes()):
+            time.sleep(0.02)
+        running.send_signal(kind)
+        out, err = (stream.decode() for stream in running.communicate(timeout=600))
+    if kind == signal.SIGINT:
+        assert running.returncode == 130 and "Traceback" not in err
+        assert out.startswith("stopped by SIGINT after ") and "the same command goes on" in out
+        assert "arbook sample --model notes-run" in out and out.count("\n") == 1
+    before = training.load_run(Path("notes-run") / training.CHECKPOINT)[1]["step"]
+    assert before >= 15
+    usable(shell, "notes-run")
+    assert shell("train", "notes.txt", "--time-limit", "0.05").code == 0
+    assert "which goes on" in shell.err and shell.out.startswith("stopped after ")
+    assert training.load_run(Path("notes-run") / training.CHECKPOINT)[1]["step"] > before
+    usable(shell, "notes-run")
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(shell, monkeypatch):
+    Path("notes.txt").write_text(VERSE * 5)
+    arguments = ["train", "notes.txt", *SMALL, "--set", "max_steps=9", "-q", "--json"]
+    (through,) = shell(*arguments, "--out", "through").records
+    average = training._Run.average
+
+    def hit(run):
+        average(run)
+        if run.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Run, "average", hit)
+            assert shell(*arguments, "--out", "parts").code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (record,) = shell(*arguments, "--out", "parts").records
+    assert record["finished"] and record["scores"] == through["scores"]
+    weights = [Path(out, "model/model.safetensors").read_bytes() for out in ("through", "parts")]
+    assert weights[0] == weights[1]
+
+
+def test_ctrl_c_before_the_first_step_says_that_nothing_is_lost(shell, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    Path("notes.txt").write_text(VERSE * 5)
+    monkeypatch.setattr(workshop, "steps_in", interrupted)
+    shell("train", "notes.txt")
+    assert shell.code == 130 and "the same command goes on" in shell.err
+    assert not Path("notes-run").exists()
+
+
+def test_several_processes_do_not_plan_each_for_itself(shell, monkeypatch):
+    Path("notes.txt").write_text(VERSE * 5)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shell("train", "notes.txt").fails("run the command once without it")
+    assert not Path("notes-run").exists()
+
+
+def test_models_of_words_and_pairs_are_no_compressors_and_the_message_says_what_is(shell):
+    Path("notes.txt").write_text(VERSE * 8)
+    for tokens in ("words", "bpe"):
+        more = ["--tokens", tokens, "--set", "max_steps=1", "--out", tokens, "-q"]
+        assert shell("train", "notes.txt", *SMALL, *more).code == 0
+        shell("compress", "notes.txt", "--model", tokens).fails("--tokens bytes")
+        assert shell("perplexity", "notes.txt", "--model", tokens).code == 0
+    arguments = ["--tokens", "bytes", "--set", "max_steps=1", "--out", "bytes", "-q"]
+    assert shell("train", "notes.txt", *SMALL, *arguments).code == 0
+    usable(shell, "bytes")

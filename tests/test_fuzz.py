@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arbook import cli, training
+from arbook import training, workshop
 from arbook.compression import (
     AdaptiveNGram,
     ArchiveError,
@@ -317,7 +317,7 @@ def test_any_bytes_are_a_tokenizer_of_the_hub_or_a_named_error(tmp_path, times):
 
     def read(content):
         path.write_bytes(content)
-        cli.load_tokenizer(path)
+        workshop.load_tokenizer(path)
 
     survive(good, inputs(), read, ValueError)
 

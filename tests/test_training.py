@@ -1920,6 +1920,65 @@ def test_a_gpu_trains_in_half_precision(compiled):
     assert result.precision == "bfloat16" and result.val_loss < 1.5
 
 
+# --- a run that is watched, and used before its end ---
+
+
+def test_what_is_logged_is_told_as_it_happens(tmp_path):
+    ids, lines = torch.arange(300) % 7, []
+    config = TrainConfig(4, block_size=8, batch_size=2, log_every=1, eval_every=2, device="cpu")
+    for folder in (None, str(tmp_path)):
+        lines.clear()
+        settings = dataclasses.replace(config, checkpoint_dir=folder)
+        result = train(tiny_gpt(), ids, ids[:50], settings, notify=lines.append)
+        assert (
+            lines[0]["event"] == "start" and lines[0]["step"] == 0 and lines[1:] == result.history
+        )
+    assert [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()][
+        1:
+    ] == lines[1:]
+
+
+def test_tokenizer_and_model_are_there_before_the_first_step(tmp_path):
+    seen = []
+
+    def look(line):
+        if line["step"] == 0:
+            model = load_model(tmp_path / "model")
+            tokenizer = training.Tokenizer.load(tmp_path / "tokenizer.json")
+            seen.append(model.vocab_size == tokenizer.vocab_size > 0)
+            if line["event"] == "eval":  # written just after it
+                return
+            assert not (tmp_path / training.CHECKPOINT).exists()
+
+    options = {"settings": {"max_steps": 2, "eval_tokens": 200}, "device": "cpu"}
+    run_preset("tiny", tmp_path, **options, notify=look)
+    assert seen == [True, True]
+
+
+def test_a_run_of_something_else_leaves_the_folder_as_it_is(tmp_path, cheap_records):
+    options = {"settings": {"max_steps": 2, "eval_tokens": 200}, "device": "cpu"}
+    run_preset("tiny", tmp_path, **options)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != training.LOG]
+    before = {path: path.read_bytes() for path in files}
+    with pytest.raises(CheckpointError, match="of another run"):
+        run_preset("tiny-lstm", tmp_path, **options)
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_a_preset_of_ones_own_takes_a_text_and_keeps_what_was_typed(tmp_path, cheap_records):
+    parts = training.data.split_text("to be or not to be, " * 60, name="mine")
+    preset = dataclasses.replace(training.PRESETS["tiny"], baseline=2).changed({"max_steps": 2})
+    record = run_preset(preset, tmp_path, parts=parts, device="cpu", command="what was typed")
+    assert record["preset"] is None and record["corpus"] == "mine"
+    assert record["command"] == "what was typed" and record["baseline"]["order"] == 2
+    with pytest.raises(ValueError, match="record_to must be None"):
+        run_preset(preset, tmp_path, parts=parts, record_to=tmp_path / "runs")
+    none = run_preset(
+        dataclasses.replace(preset, baseline=0), tmp_path / "b", parts=parts, device="cpu"
+    )
+    assert none["baseline"] == {"order": 0} and none["scores"]["valid"]["loss"] > 0
+
+
 # --- the command ---
 
 
