@@ -22,6 +22,8 @@ def in_myst(text: str) -> str:
     ("([Akaike, 1974](#akaike1974); [Schwarz, 1978](#schwarz1978)):", "{cite}`akaike1974,schwarz1978`:"),
     ("([Akaike, 1974](#akaike1974);\n[Schwarz, 1978](#schwarz1978))", "{cite}`akaike1974,schwarz1978`"),
     ("([](#akaike1974))", "{cite}`akaike1974`"),
+    ("in $[m, 1)$, ([Akaike, 1974](#akaike1974))", "in $[m, 1)$, {cite}`akaike1974`"),
+    ("in $[m, 1)$ by [(eq-ls)](#eq-ls)", "in $[m, 1)$ by {eq}`eq-ls`"),
     ("## Fast <a id=\"sec-fast\"></a>\n\nText", "(sec-fast)=\n## Fast\n\nText"),
     ("## `f` of $x$ <a id=\"sec-f\"></a>", "(sec-f)=\n## `f` of $x$"),
 ])  # fmt: skip
@@ -120,8 +122,10 @@ def test_works_are_cited_by_author_and_year(key, name):
 
 
 def test_citations_take_their_names_from_the_bibliography():
-    text = "([](#akaike1974); [S., 1978](#schwarz1978)), [a part](#part), `[](#akaike1974)`"
-    named = "([Akaike, 1974](#akaike1974); [Schwarz, 1978](#schwarz1978)), [a part](#part), `[](#akaike1974)`"
+    text = (
+        "$[m, 1)$ ([](#akaike1974); [S., 1978](#schwarz1978)), [a part](#part), `[](#akaike1974)`"
+    )
+    named = "$[m, 1)$ ([Akaike, 1974](#akaike1974); [Schwarz, 1978](#schwarz1978)), [a part](#part), `[](#akaike1974)`"
     assert plain.with_names(text, WORKS) == named
     assert plain.with_names(named, WORKS) == named
 

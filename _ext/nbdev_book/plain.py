@@ -37,10 +37,10 @@ BOX = re.compile(
     re.MULTILINE,
 )
 REFERENCE = re.compile(
-    r"\[(?P<text>[^\]]*)\]\((?:\w+\.ipynb)?#(?P<label>(?P<kind>[a-z]+)-[\w-]+)\)"
+    r"\[(?P<text>[^\[\]]*)\]\((?:\w+\.ipynb)?#(?P<label>(?P<kind>[a-z]+)-[\w-]+)\)"
 )
-CITATION = re.compile(r"\[(?P<text>[^\]]*)\]\(#(?P<key>\w+)\)")
-CITATIONS = re.compile(r"\(\[[^\]]*\]\(#\w+\)(?:;\s\[[^\]]*\]\(#\w+\))*\)")
+CITATION = re.compile(r"\[(?P<text>[^\[\]]*)\]\(#(?P<key>\w+)\)")
+CITATIONS = re.compile(r"\(\[[^\[\]]*\]\(#\w+\)(?:;\s\[[^\[\]]*\]\(#\w+\))*\)")
 
 Replacement = Callable[[re.Match], str]
 
