@@ -15,6 +15,7 @@ from . import sampling as sampling
 from . import tokens as tokens
 from . import training as training
 from . import transformer as transformer
+from . import workshop as workshop
 from .ar import DirectAR as DirectAR
 from .ar import LinearAR as LinearAR
 from .ar import Persistence as Persistence

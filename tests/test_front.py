@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import types
 import typing
 
 import arbook
@@ -20,7 +21,7 @@ OFFERED = [
     if isinstance(node, ast.ImportFrom)
     for alias in node.names
 ]
-WITHOUT_TORCH = ["ar", "tokens", "data", "micro", "cli"]
+WITHOUT_TORCH = ["ar", "tokens", "data", "micro", "cli", "workshop"]
 
 
 def loaded(program: str) -> set[str]:
@@ -122,6 +123,15 @@ def test_a_forecast_does_not_import_pandas():
 WITH_INTERFACE = {name for _, name, _ in pkgutil.iter_modules(arbook.__path__) if name[0] != "_"}
 
 
+def only_for_type_checkers(module: types.ModuleType) -> dict[str, object]:
+    """What a module imports below `if TYPE_CHECKING:`, which it names in annotations and does not load."""
+    names: dict[str, object] = {}
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            exec(compile(ast.Module(node.body, []), module.__name__, "exec"), names)
+    return names
+
+
 @pytest.mark.parametrize("name", sorted(WITH_INTERFACE - {"cli"}))  # which imports when it runs
 def test_every_annotation_means_something_where_it_stands(name):
     """Annotations are kept as text, so a wrong name in one would otherwise never be noticed."""
@@ -131,5 +141,6 @@ def test_every_annotation_means_something_where_it_stands(name):
     methods = [part for kind in own if inspect.isclass(kind) for part in vars(kind).values()]
     described = [thing for thing in own + methods if inspect.isfunction(thing)]
     assert described
+    names = only_for_type_checkers(module)
     for thing in described + [kind for kind in own if inspect.isclass(kind)]:
-        typing.get_type_hints(thing)
+        typing.get_type_hints(thing, localns=names)

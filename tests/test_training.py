@@ -1988,7 +1988,8 @@ def test_the_command_stops_when_time_is_up_and_goes_on_when_called_again(
 ):
     line = ["--preset", "tiny", "--device", "cpu", "--out", str(tmp_path), "--seed", "3"]
     monkeypatch.setattr(sys, "argv", ["training.py", *line, "--time-limit", "1e-6"])
-    runpy.run_module("arbook.training", run_name="__main__")  # which is what `python -m` does
+    # which is what `python -m` does
+    runpy.run_module("arbook.training", run_name="__main__", alter_sys=True)
     assert capsys.readouterr().out.startswith("stopped; the same command goes on: 1 step")
     training.main(line)
     assert capsys.readouterr().out.startswith("done: 60 steps")

@@ -132,15 +132,15 @@ def _is_inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
 
 
 def meaning(name: str, module: str, package: str) -> str | None:
-    """The full name of what a bare name stands for in a module, or None where it is nothing of the package.
+    """The full name of what a bare name stands for in a module, or None where it is no public name of the package.
 
     Sphinx takes any documented name with the same end, in whatever module.
     """
-    values = vars(sys.modules[module]) if module in sys.modules else {}
-    home = getattr(values.get(name), "__module__", None) or ""
-    if home.split(".")[0] == package:
-        return f"{home}.{name}"
-    return f"{module}.{name}" if name in values.get("__all__", ()) else None
+    here = sys.modules.get(module)
+    home = getattr(getattr(here, name, None), "__module__", None) or ""
+    if home.split(".")[0] != package:  # constants do not know where they come from
+        home = module
+    return f"{home}.{name}" if name in getattr(sys.modules.get(home), "__all__", ()) else None
 
 
 class ResolveTypes(SphinxPostTransform):
@@ -154,7 +154,9 @@ class ResolveTypes(SphinxPostTransform):
             name, module = node["reftarget"], node.get("py:module")
             if node.get("refdomain") == "py" and module and name.isidentifier():
                 if target := meaning(name, module, package):
-                    node["reftarget"] = target
+                    # a type may be documented as a constant, such as State = tuple[Tensor, ...]
+                    node["reftarget"], node["reftype"] = target, "obj"
+                    node.attributes.pop("refspecific", None)  # which asks for a class
                 else:
                     node.replace_self(node.children)
 

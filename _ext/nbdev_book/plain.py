@@ -49,24 +49,21 @@ SOLVED = "::::{solution-end}\n::::"
 
 def bibliography(root: Path) -> dict[str, str]:
     """The works of the bibliography in a folder: key -> how the text cites it, such as "Box et al., 2015"."""
-    return {
-        key: cited_as(entry)
-        for file in sorted(Path(root).glob("*.bib"))
-        for key, entry in _entries(file, file.stat().st_mtime_ns).items()
-    }
+    works = {}
+    for file in sorted(Path(root).glob("*.bib")):
+        works |= _works(file, file.stat().st_mtime_ns)
+    return works
 
 
 @cache
-def _entries(file: Path, changed: int) -> dict[str, Entry]:
-    return dict(parse_file(file).entries)
+def _works(file: Path, changed: int) -> dict[str, str]:
+    return {key: cited_as(entry) for key, entry in parse_file(file).entries.items()}
 
 
 def cited_as(entry: Entry) -> str:
     """Author and year, as the page cites a work."""
     people = entry.persons.get("author") or entry.persons.get("editor") or []
-    names = [
-        Text.from_latex(" ".join(p.prelast_names + p.last_names)).render_as("text") for p in people
-    ]
+    names = [str(Text.from_latex(" ".join(p.prelast_names + p.last_names))) for p in people]
     if len(names) > 2:
         names = [f"{names[0]} et al."]
     return ", ".join([" and ".join(names), entry.fields.get("year", "")]).strip(", ")
