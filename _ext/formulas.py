@@ -60,6 +60,8 @@ function styles() { return tools.textContent(svg.styleSheet(page)) }
 # the names of languages, which HTML knows.
 NOTES = re.compile(r' (?:data-(?!line|frame|table|mml-node="mtable")[\w-]+|xmlns(?::\w+)?)="[^"]*"')
 OUTLINE = re.compile(r'<path id="(MJX[^"]+)"[^>]*></path>')
+WIDTH = re.compile(r'<svg[^>]* width="([\d.]+)ex"')
+PHONE = 34  # ex, less than a phone shows of a line
 LETTER = re.compile(r'xlink:href="#(MJX[^"]+)"')
 
 
@@ -114,22 +116,29 @@ def drawing(node: nodes.math | nodes.math_block, source: str, display: bool) -> 
         return f"<code>{escape(source)}</code>"
 
 
+def opening(translator: HTML5Translator, node: nodes.Element, tag: str, formula: str) -> str:
+    """The start of the element around a formula. A phone scrolls a wide one, so the keyboard has to reach it."""
+    width = WIDTH.search(formula)
+    is_wide = width and float(width[1]) > PHONE
+    names = "math notranslate nohighlight" + " wide" * bool(is_wide)
+    return translator.starttag(node, tag, "", CLASS=names, **{"tabindex": "0"} if is_wide else {})
+
+
 def visit_math(translator: HTML5Translator, node: nodes.math) -> None:
-    start = translator.starttag(node, "span", "", CLASS="math notranslate nohighlight")
-    translator.body.append(f"{start}{drawing(node, node.astext(), False)}</span>")
+    formula = drawing(node, node.astext(), False)
+    translator.body.append(f"{opening(translator, node, 'span', formula)}{formula}</span>")
     raise nodes.SkipNode
 
 
 def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> None:
-    translator.body.append(
-        translator.starttag(node, "div", "", CLASS="math notranslate nohighlight")
-    )
+    source = node.astext() if node.get("nowrap") else displayed(node.astext())
+    formula = drawing(node, source, True)
+    translator.body.append(opening(translator, node, "div", formula))
     if node.get("number"):
         translator.body.append(f'<span class="eqno">({get_node_equation_number(translator, node)})')
         translator.add_permalink_ref(node, "Permalink to this equation")
         translator.body.append("</span>")
-    source = node.astext() if node.get("nowrap") else displayed(node.astext())
-    translator.body.append(f"{drawing(node, source, True)}</div>\n")
+    translator.body.append(f"{formula}</div>\n")
     raise nodes.SkipNode
 
 
