@@ -282,7 +282,7 @@ def test_arrow_keys_choose_a_result_and_enter_opens_it(page):
     page.keyboard.press("ArrowUp")  # from the first to the last
     assert page.locator(chosen).evaluate("link => link.href") == links[-1]
     page.keyboard.press("Enter")
-    page.wait_for_url(lambda url: url == links[-1])
+    page.wait_for_function("url => location.href === url", arg=links[-1])
 
 
 @pytest.mark.site
