@@ -5,15 +5,16 @@ Chromium as a Python package. A page then carries drawings instead of a script o
 waits. Each formula is an SVG in the colour of the text, with MathML beside it that is invisible and that screen readers
 read. An unknown command or an open brace is a warning at its line, so it stops the build.
 
-A formula draws its letters by reference: ``<use xlink:href="#MJX-1-TEX-I-1D465">``. Each page gets the outlines of the
-letters that it uses, once.
+A formula draws its letters by reference: ``<use xlink:href="#MJX-TEX-I-1D465">``. Each page gets the outlines of the
+letters that it uses, once. Drawings are most of a page, so they take their places last: until then their TeX stands
+there, and whatever reads the page meanwhile has less to read.
 """
 
 from __future__ import annotations
 
 import re
 from functools import cache
-from html import escape
+from html import escape, unescape
 from importlib.metadata import files
 from pathlib import Path
 
@@ -62,6 +63,7 @@ NOTES = re.compile(r' (?:data-(?!line|frame|table|mml-node="mtable")[\w-]+|xmlns
 OUTLINE = re.compile(r'<path id="(MJX[^"]+)"[^>]*></path>')
 WIDTH = re.compile(r'<svg[^>]* width="([\d.]+)ex"')
 PHONE = 34  # ex, less than a phone shows of a line
+PLACE = re.compile(r"<x-(inline|display)>(.*?)</x-\1>", re.DOTALL)
 LETTER = re.compile(r'xlink:href="#(MJX[^"]+)"')
 
 
@@ -100,46 +102,51 @@ def typeset(source: str, display: bool = False) -> str:
 
 def displayed(source: str) -> str:
     r"""The TeX of a displayed formula, in which ``\\`` starts a line and an empty line starts a formula."""
-    parts = [part for part in re.split(r"\n\s*\n", source) if part.strip()]
-    parts = [rf"\begin{{split}}{part}\end{{split}}" if r"\\" in part else part for part in parts]
+    lines = [line for line in re.split(r"\n\s*\n", source) if line.strip()]
+    lines = [rf"\begin{{split}}{line}\end{{split}}" if r"\\" in line else line for line in lines]
     return (
-        parts[0] if len(parts) == 1 else r"\begin{aligned}" + r"\\ ".join(parts) + r"\end{aligned}"
+        lines[0] if len(lines) == 1 else r"\begin{aligned}" + r"\\ ".join(lines) + r"\end{aligned}"
     )
 
 
-def drawing(node: nodes.math | nodes.math_block, source: str, display: bool) -> str:
-    """The typeset formula of a node; its source, and a warning, if it cannot be typeset."""
+def parts(
+    translator: HTML5Translator, node: nodes.Element, source: str, display: bool
+) -> tuple[str, str]:
+    """The start of the element around a formula, and what holds its place; with a warning if it cannot be typeset."""
+    tag, kind = ("div", "display") if display else ("span", "inline")
+    place, width = f"<x-{kind}>{escape(source, quote=False)}</x-{kind}>", None
     try:
-        return typeset(source, display)
+        width = WIDTH.search(typeset(source, display))
     except ValueError as error:
         logger.warning(f"formula: {error}: {source}", type="formulas", location=node)
-        return f"<code>{escape(source)}</code>"
-
-
-def opening(translator: HTML5Translator, node: nodes.Element, tag: str, formula: str) -> str:
-    """The start of the element around a formula. A phone scrolls a wide one, so the keyboard has to reach it."""
-    width = WIDTH.search(formula)
+        place = f"<code>{escape(source, quote=False)}</code>"
+    # A phone scrolls a wide formula, so the keyboard has to reach it.
     is_wide = width and float(width[1]) > PHONE
     names = "math notranslate nohighlight" + " wide" * bool(is_wide)
-    return translator.starttag(node, tag, "", CLASS=names, **{"tabindex": "0"} if is_wide else {})
+    focus = {"tabindex": "0"} if is_wide else {}
+    return translator.starttag(node, tag, "", CLASS=names, **focus), place
 
 
 def visit_math(translator: HTML5Translator, node: nodes.math) -> None:
-    formula = drawing(node, node.astext(), False)
-    translator.body.append(f"{opening(translator, node, 'span', formula)}{formula}</span>")
+    translator.body += [*parts(translator, node, node.astext(), False), "</span>"]
     raise nodes.SkipNode
 
 
 def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> None:
     source = node.astext() if node.get("nowrap") else displayed(node.astext())
-    formula = drawing(node, source, True)
-    translator.body.append(opening(translator, node, "div", formula))
+    start, place = parts(translator, node, source, True)
+    translator.body.append(start)
     if node.get("number"):
         translator.body.append(f'<span class="eqno">({get_node_equation_number(translator, node)})')
         translator.add_permalink_ref(node, "Permalink to this equation")
         translator.body.append("</span>")
-    translator.body.append(f"{formula}</div>\n")
+    translator.body.append(f"{place}</div>\n")
     raise nodes.SkipNode
+
+
+def with_drawings(page: str) -> str:
+    """A page with its formulas in their places."""
+    return PLACE.sub(lambda place: typeset(unescape(place[2]), place[1] == "display"), page)
 
 
 def with_outlines(page: str, outlines: dict[str, str]) -> str:
@@ -149,14 +156,14 @@ def with_outlines(page: str, outlines: dict[str, str]) -> str:
     return re.sub(r"<body[^>]*>", lambda body: body[0] + hidden, page, count=1) if used else page
 
 
-def add_outlines(app: Sphinx, error: Exception | None) -> None:
-    """When all pages are written, give each its letters, and all of them the style sheet."""
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """When all pages are written, give each its formulas and their letters, and all of them the style sheet."""
     if error or app.builder.format != "html":
         return
     outlines = {match[1]: match[0] for match in OUTLINE.finditer(engine().call("outlines"))}
     for path in Path(app.outdir).rglob("*.html"):
         page = path.read_text("utf8")
-        if (complete := with_outlines(page, outlines)) != page:
+        if (complete := with_outlines(with_drawings(page), outlines)) != page:
             path.write_text(complete, "utf8")
     styles = engine().call("styles").replace("[data-c]", "")
     Path(app.outdir, "_static", "formulas.css").write_text(styles, "utf8")
@@ -166,5 +173,5 @@ def setup(app: Sphinx) -> dict:
     app.add_html_math_renderer("built", (visit_math, None), (visit_math_block, None))
     app.config.html_math_renderer = "built"
     app.add_css_file("formulas.css")
-    app.connect("build-finished", add_outlines)
+    app.connect("build-finished", finish, priority=600)  # after what links names in code
     return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": False}

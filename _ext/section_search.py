@@ -161,6 +161,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", use_templates)
     app.connect("builder-inited", leave_out_sphinx_index)
     app.connect("html-collect-pages", search_page)
-    # Before other extensions change the pages.
+    # Before other extensions change the pages: in formulas, for one, TeX still stands.
     app.connect("build-finished", write_index, priority=100)
     return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}

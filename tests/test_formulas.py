@@ -1,5 +1,6 @@
 """Formulas that are typeset while the book is built."""
 
+import html
 import re
 
 import formulas
@@ -61,6 +62,16 @@ def test_a_displayed_formula_of_several_lines_is_aligned():
 def test_an_empty_line_starts_another_formula():
     assert rows("a = b\n\nc = d") == ["a=b", "c=d"]
     assert rows("a = b\n \n") == []  # one formula is no table
+
+
+def test_a_formula_takes_its_place_whatever_it_holds():
+    source = r'a < b \;\&\; \text{"x"}'
+    place = (
+        f"<p><x-inline>{html.escape(source, quote=False)}</x-inline>.</p><x-display>x</x-display>"
+    )
+    assert formulas.with_drawings(place) == (
+        f"<p>{formulas.typeset(source)}.</p>{formulas.typeset('x', True)}"
+    )
 
 
 def test_a_page_gets_each_outline_that_it_uses_once():
