@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
+
+# A shell switches Ctrl-C off for what it starts in the background, and programs that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # PyTorch's compiler keeps what it has compiled, and does not ask whether it was for this processor.
 kept = f"arbook-inductor-{os.getuid()}-{os.environ.get('ATEN_CPU_CAPABILITY', 'native')}"

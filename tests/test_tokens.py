@@ -801,15 +801,7 @@ print(used)
     assert int(run.stdout) < 25e6 + 20 * n
 
 
-@pytest.fixture
-def ctrl_c():
-    """Ctrl-C as Python takes it; a shell switches it off for what it starts in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_an_interrupt_ends_the_wait_for_compiled_code(ctrl_c):
+def test_an_interrupt_ends_the_wait_for_compiled_code():
     going_on = threading.Event()
 
     def work():
