@@ -295,6 +295,7 @@ function answer(form, most) {
     const hint = "Type words, a phrase or a name. ↑ and ↓ choose a section, Enter opens it, Esc closes.";
     status.textContent = hint;
     let asked = 0, latest = null; // the last answer, perhaps still on its way
+    let answered = null; // the text whose results are shown
 
     const show = () => { latest = shown(); };
 
@@ -313,6 +314,7 @@ function answer(form, most) {
         const words = text.replace(/[\p{L}\p{N}]+/gu, word => wrong.get(fold(word)) ?? word);
         list.replaceChildren(...results.slice(0, most).map((result, i) => option(result, words, `${list.id}-${i}`)));
         list.scrollTop = 0;
+        answered = text;
         choose(null);
         field.setAttribute("aria-expanded", String(results.length > 0));
         const count = results.length == 1 ? "1 result" : `${results.length} results`;
@@ -329,7 +331,8 @@ function answer(form, most) {
     }
 
     field.addEventListener("input", show);
-    field.addEventListener("focus", show);
+    // A reader who comes back to the field finds the results, and what was chosen of them, as they were.
+    field.addEventListener("focus", () => { if (field.value != answered) show(); });
     field.addEventListener("keydown", event => {
         const step = {ArrowDown: 1, ArrowUp: -1}[event.key], hits = [...list.children];
         if (!step || !hits.length) return;
