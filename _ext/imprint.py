@@ -35,6 +35,7 @@ def configure(app: Sphinx, config: Config) -> None:
     """Tell Sphinx the book's name and version; write the page for addresses that lead nowhere."""
     config.project = config.html_title
     config.version = config.release = Project.load(app.confdir).version
+    config.html_context["built_on"] = built_on(Path(app.confdir))  # once, and not for each page
     top = config.notfound_urls_prefix or "/"
     config.notfound_context = {
         "title": "Page not found",
@@ -105,7 +106,7 @@ def introduce(
         site,
     )
     context["metatags"] = context.get("metatags", "") + "\n" + tags
-    day = built_on(Path(app.confdir))
+    day = context["built_on"]
     name, file = LICENCE
     licence = f'<a href="{context["pathto"](file, 1)}">{name}</a>'
     bibliography = context["pathto"]("bibliography").removesuffix(

@@ -1207,6 +1207,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'arbook.workshop._fit': ('a7_workshop.html#_fit', 'arbook/workshop.py'),
                                  'arbook.workshop._months_later': ('a7_workshop.html#_months_later', 'arbook/workshop.py'),
                                  'arbook.workshop._next_business_day': ('a7_workshop.html#_next_business_day', 'arbook/workshop.py'),
+                                 'arbook.workshop._per_byte': ('a7_workshop.html#_per_byte', 'arbook/workshop.py'),
                                  'arbook.workshop._range': ('a7_workshop.html#_range', 'arbook/workshop.py'),
                                  'arbook.workshop._read': ('a7_workshop.html#_read', 'arbook/workshop.py'),
                                  'arbook.workshop._rules': ('a7_workshop.html#_rules', 'arbook/workshop.py'),

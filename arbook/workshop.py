@@ -323,6 +323,15 @@ def as_rate(loss: float, unit: str, per_byte: float) -> str:
     return f"{loss / math.log(2) * per_byte:.3f} bits per byte"
 
 
+def _per_byte(preset: "Preset", parts: "Splits", out: str | Path) -> float:
+    """Return the tokens per byte of a run's held-out text; 0 for words, whose rate does not need it."""
+    from arbook.tokens import Tokenizer
+
+    if preset.unit == "word":
+        return 0.0
+    return tokens_per_byte(Tokenizer.load(Path(out) / "tokenizer.json"), parts.valid)
+
+
 def follow(bar: Any, preset: "Preset", parts: "Splits", out: str | Path) -> Callable[[dict], None]:
     """Return what shows the lines of a log on a bar of tqdm: the loss, that of the held-out text, the time left."""
     shown = {"loss": "", "held out": ""}
@@ -330,15 +339,10 @@ def follow(bar: Any, preset: "Preset", parts: "Splits", out: str | Path) -> Call
 
     def show(line: dict[str, Any]) -> None:
         if line["event"] == "start":
-            from arbook.tokens import Tokenizer
-
-            tokenizer = Tokenizer.load(Path(out) / "tokenizer.json")
-            word = preset.unit == "word"
-            per_byte.append(0.0 if word else tokens_per_byte(tokenizer, parts.valid))
+            per_byte.append(_per_byte(preset, parts, out))
             bar.reset(total=preset.training["max_steps"])
-            bar.initial = bar.n = bar.last_print_n = line[
-                "step"
-            ]  # the time left is that of the rest
+            # the time left is that of the rest
+            bar.initial = bar.n = bar.last_print_n = line["step"]
         if "loss" in line:
             shown["loss"] = f"{line['loss']:.3f}"
         if "val_loss" in line:
@@ -390,7 +394,6 @@ def train_text(
     """
     from contextlib import nullcontext
 
-    from arbook.tokens import Tokenizer
     from arbook.training import read_json, run_preset
 
     out, there = Path(out), (Path(out) / PLAN).exists()
@@ -403,8 +406,7 @@ def train_text(
         notify = follow(shown, preset, parts, out) if bar else None
         options |= {"seed": made["seed"], "device": device, "progress": False, "notify": notify}
         record = run_preset(preset, out, parts=parts, **options)
-    tokenizer = Tokenizer.load(out / "tokenizer.json")
-    per_byte = 0.0 if preset.unit == "word" else tokens_per_byte(tokenizer, parts.valid)
+    per_byte = _per_byte(preset, parts, out)
     loss = record.get("scores", {}).get("valid", {}).get("loss", record["best_val_loss"])
     told = as_rate(loss, preset.unit, per_byte)
     if ngrams := record.get("baseline", {}).get("valid"):
