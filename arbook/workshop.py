@@ -429,13 +429,14 @@ def count_model(kind: str, order: int, train: str) -> "tuple[LanguageModel, Toke
     if kind == "adaptive":
         return AdaptiveNGram(order, vocab_size=tokenizer.vocab_size), tokenizer
     named = train in data.available("text")
+    # a byte is its id
     content = (
         data.splits(train).train.encode()
         if named
         else sys.stdin.buffer.read()
         if train == "-"
         else Path(train).read_bytes()
-    )  # a byte is its id
+    )
     ids = np.frombuffer(content, dtype=np.uint8).astype(np.int64)
     return NGramLM(order, vocab_size=tokenizer.vocab_size).fit(ids), tokenizer
 
@@ -466,9 +467,8 @@ def load_folder(folder: Path) -> "tuple[LanguageModel, Tokenizer]":
     inner = folder / "model" if (folder / "model").is_dir() else folder
     from_hub = read_json(inner / CHECKPOINT_FILES[0]).get("model_type") == "gpt2"
     model = GPT.from_pretrained(inner) if from_hub else load_model(inner).float()
-    if (
-        inner != folder and (folder / BEST).is_file()
-    ):  # also of a run that was stopped, or is still going on
+    # also of a run that was stopped, or is still going on
+    if inner != folder and (folder / BEST).is_file():
         load_best(model, folder)
     if tokenizer.vocab_size > model.vocab_size:
         sizes = f"{tokenizer.vocab_size} tokens, the model {model.vocab_size}"
