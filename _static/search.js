@@ -276,7 +276,7 @@ function marked(text, query) {
 /** One result: a link that carries the words along, so that the page it leads to can mark them. */
 function option({record, query}, words, id) {
     const shown = ranges(record.text, query).length || !ranges(record.captions, query).length;
-    const href = `${root}${record.page.url}?find=${encodeURIComponent(words)}#${record.anchor}`;
+    const href = `${root}${record.page.url}?${new URLSearchParams({find: words})}#${record.anchor}`;
     const title = record.isPage ? [] : [" › ", ...marked(record.title, query)];
     return element("a", {id, class: "search-hit", href, tabindex: -1, role: "option", "aria-selected": false},
         element("span", {class: "search-place"}, ...marked(record.page.title, query), ...title),
