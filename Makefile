@@ -20,7 +20,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # Sphinx looks up every name on the pages; a lazy library that is asked for one says a line about each of its parts.
 export TRANSFORMERS_VERBOSITY := error
 # Where the notebooks' extension lives, for the commands that run outside Sphinx.
-EXTENSIONS := PYTHONPATH=_ext
+EXTENSIONS := PYTHONPATH=_ext/nbdev-book
 
 # A book is as old as its oldest page: everything that can change one.
 SOURCES := _config.yml _toc.yml settings.ini references.bib $(filter-out README.md CHANGELOG.md,$(wildcard *.md)) \

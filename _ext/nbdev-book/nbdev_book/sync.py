@@ -1,13 +1,15 @@
 """Check that notebooks and library agree: exporting and cleaning again would change nothing, and no output is stored.
 
-    python -m nbdev_book.sync              check
-    python -m nbdev_book.sync --write      write the library, the names of cited works, and the address of the book
+    python -m nbdev_book.sync                      check
+    python -m nbdev_book.sync --allow-outputs      the same, for notebooks that carry their results
+    python -m nbdev_book.sync --write              write the library, the names of cited works, and the book's address
 
 The check works on a copy, so that it never edits what it checks.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,9 @@ import nbformat
 from . import plain
 from .home import rewritten
 from .project import Project, find_notebooks
+
+
+WRITE = "run python -m nbdev_book.sync --write"
 
 
 def outputs(project: Project) -> list[str]:
@@ -37,14 +42,17 @@ def differences(project: Project) -> list[str]:
     """Files that nbdev_export or nbdev_clean would change."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        shutil.copy(project.root / "settings.ini", copy)
-        for source in (project.library, project.notebooks):
-            ignored = shutil.ignore_patterns("__pycache__", ".*")
-            shutil.copytree(source, copy / source.relative_to(project.root), ignore=ignored)
-        before = _contents(copy)
+        for name in ("settings.ini", "pyproject.toml"):
+            if (project.root / name).is_file():
+                shutil.copy(project.root / name, copy)
+        folders = [path.relative_to(project.root) for path in (project.library, project.notebooks)]
+        for name in folders:
+            ignored = shutil.ignore_patterns("__pycache__", ".*", "_build")
+            shutil.copytree(project.root / name, copy / name, ignore=ignored, dirs_exist_ok=True)
+        before = _contents(copy, folders)
         for command in ("nbdev_export", "nbdev_clean"):
             subprocess.run([Path(sys.executable).with_name(command)], cwd=copy, check=True)
-        after = _contents(copy)
+        after = _contents(copy, folders)
     return [
         f"{name}: differs from what nbdev_export and nbdev_clean write"
         for name in sorted(before.keys() | after.keys())
@@ -53,9 +61,9 @@ def differences(project: Project) -> list[str]:
 
 
 def addresses(project: Project) -> list[str]:
-    """Files in which another address stands than that of settings.ini."""
+    """Files in which another address stands than that of the settings."""
     return [
-        f"{path.relative_to(project.root)}: names another address than settings.ini; run make export"
+        f"{path.relative_to(project.root)}: names another address than git_url; {WRITE}"
         for path in rewritten(project)
     ]
 
@@ -78,19 +86,22 @@ def renamed(project: Project) -> dict[Path, str]:
 def citations(project: Project) -> list[str]:
     """Notebooks in which a citation has another text than its work."""
     return [
-        f"{path.relative_to(project.root)}: cites a work by another name than its author and year; run make export"
+        f"{path.relative_to(project.root)}: cites a work by another name than its author and year; {WRITE}"
         for path in renamed(project)
     ]
 
 
-def _contents(folder: Path) -> dict[Path, bytes]:
+def _contents(root: Path, folders: list[Path]) -> dict[Path, bytes]:
     return {
-        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(root): path.read_bytes()
+        for folder in folders
+        for path in (root / folder).rglob("*")
+        if path.is_file()
     }
 
 
 def write(project: Project) -> None:
-    """Write what follows from the notebooks and from settings.ini."""
+    """Write what follows from the notebooks and from the settings."""
     for change in (rewritten, renamed):
         for path, text in change(project).items():
             path.write_text(text, "utf8")
@@ -98,15 +109,24 @@ def write(project: Project) -> None:
     subprocess.run([Path(sys.executable).with_name("nbdev_export")], cwd=project.root, check=True)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m nbdev_book.sync", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--write", action="store_true", help="write what is checked otherwise")
+    parser.add_argument(
+        "--allow-outputs", action="store_true", help="notebooks may carry their results"
+    )
+    options = parser.parse_args(arguments)
     project = Project.load(".")
-    if arguments == ["--write"]:
+    if options.write:
         write(project)
         return 0
-    complaints = outputs(project) + citations(project) + differences(project) + addresses(project)
+    complaints = [] if options.allow_outputs else outputs(project)
+    complaints += citations(project) + differences(project) + addresses(project)
     print("\n".join(complaints) or "notebooks and library agree")
     return 1 if complaints else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
