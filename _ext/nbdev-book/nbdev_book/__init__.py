@@ -82,6 +82,22 @@ class ShowLess(SphinxTransform):
                 block[:] = [nodes.Text(block.rawsource)]
 
 
+class TameOutputs(SphinxTransform):
+    """Let results be pages' parts: `show_doc` begins with a rule, which may only stand between paragraphs of a page,
+    and shows a signature as if it were code."""
+
+    default_priority = 5
+
+    def apply(self, **kwargs) -> None:
+        for output in self.document.findall(nodes.container):
+            if output.get("nb_element") == "cell_code_output":
+                for rule in list(output.findall(nodes.transition)):
+                    rule.parent.remove(rule)
+                for block in output.findall(nodes.literal_block):
+                    if block.get("language") == "python":
+                        block["language"] = "none"
+
+
 def add_style(app: Sphinx) -> None:
     """Let the site have the extension's few rules of style, ahead of the book's own."""
     app.config.html_static_path.append(str(Path(__file__).with_name("static")))
@@ -94,6 +110,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("config-inited", use_reader, priority=100)
     app.connect("source-read", inspect_notebook)
     app.add_transform(ShowLess)
+    app.add_transform(TameOutputs)
     api.setup(app)
     home.setup(app)
     return {

@@ -58,6 +58,7 @@ SHELLS = [
     new_code_cell("Shell(3).age()"),
     new_code_cell("#| eval: false\nraise RuntimeError('NOT_RUN')"),
     new_code_cell("#| slow\nprint('A_FLAG')"),
+    new_code_cell("#| echo: false\nshow_doc(Shell)"),
     new_code_cell("#| hide\nimport nbdev; nbdev.nbdev_export()"),
 ]  # fmt: skip
 COUNT = [
@@ -330,6 +331,11 @@ def test_a_method_added_elsewhere_leads_back_to_the_cell_that_adds_it(page):
 def test_backticks_lead_to_the_reference(page, name):
     links = {a.get_text(): a["href"] for a in page("notebooks/00_shells").select("p > a:has(code)")}
     assert links[name] == f"../reference/shells.html#sea_shells.shells.{name}"
+
+
+def test_what_nbdev_shows_of_a_name_is_part_of_the_page(page):
+    shown = page("notebooks/00_shells").find(class_="rubric", string="Shell").parent
+    assert "cell_output" in shown["class"] and "A shell of so many rings." in shown.get_text()
 
 
 def test_the_table_of_modules_names_each_with_its_purpose(page):
