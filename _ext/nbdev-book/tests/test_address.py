@@ -31,7 +31,9 @@ def test_only_the_first_cell_of_code_learns_the_address():
     assert cells == [prose, FIRST | {"source": [f'HOME = "{ADDRESS}"\n', "1 + 1"]}, FIRST]
 
 
-@pytest.mark.parametrize("cells", [[], [{"cell_type": "code", "source": "caf\u00e9 = 1"}], [FIRST]])
+@pytest.mark.parametrize(
+    "cells", [[], [{"cell_type": "code", "source": "\u00e9t\u00e9 = 1"}], [FIRST]]
+)
 def test_a_notebook_in_which_nothing_changes_stays_as_its_program_wrote_it(cells):
     text = json.dumps({"cells": cells}, indent=3, ensure_ascii=True)
     assert Home("").write_notebook(text) == text

@@ -12,7 +12,6 @@ import pytest
 from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nbdev.process import extract_directives
 from nbdev_book import directives as dv
 from nbdev_book import execute
 from nbdev_book.project import Project, data_files, fingerprint, library_files
@@ -54,7 +53,10 @@ def test_directives_are_those_that_nbdev_finds(directives, form, lines):
     source = "\n".join(
         [*(form.format(name, value) for name, value in directives.items()), "start = 0", *lines]
     )
-    theirs = extract_directives(new_code_cell(source))  # names may keep their colon
+    process = pytest.importorskip("nbdev.process")
+    if not hasattr(process, "extract_directives"):
+        pytest.skip("nbdev 3 has no such function")
+    theirs = process.extract_directives(new_code_cell(source))  # names may keep their colon
     assert dv.split(source)[0] == {
         name.rstrip(":"): " ".join(value) for name, value in theirs.items()
     }
