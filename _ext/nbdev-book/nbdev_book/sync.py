@@ -26,6 +26,12 @@ from .project import Project, find_notebooks
 WRITE = "run python -m nbdev_book.sync --write"
 
 
+def program(name: str) -> Path:
+    """Where this environment has a command of nbdev, which nbdev 3 writes with a hyphen."""
+    places = [Path(sys.executable).with_name(each) for each in (name, name.replace("_", "-"))]
+    return next((place for place in places if place.exists()), places[0])
+
+
 def outputs(project: Project) -> list[str]:
     """Notebooks that carry results: these belong to the book, which computes them."""
     return [
@@ -51,7 +57,7 @@ def differences(project: Project) -> list[str]:
             shutil.copytree(project.root / name, copy / name, ignore=ignored, dirs_exist_ok=True)
         before = _contents(copy, folders)
         for command in ("nbdev_export", "nbdev_clean"):
-            subprocess.run([Path(sys.executable).with_name(command)], cwd=copy, check=True)
+            subprocess.run([program(command)], cwd=copy, check=True)
         after = _contents(copy, folders)
     return [
         f"{name}: differs from what nbdev_export and nbdev_clean write"
@@ -106,7 +112,7 @@ def write(project: Project) -> None:
         for path, text in change(project).items():
             path.write_text(text, "utf8")
             print(path.relative_to(project.root))
-    subprocess.run([Path(sys.executable).with_name("nbdev_export")], cwd=project.root, check=True)
+    subprocess.run([program("nbdev_export")], cwd=project.root, check=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
