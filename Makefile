@@ -64,14 +64,15 @@ test: book  ## run all tests, those of the built pages in Chromium included (WOR
 export: $(VENV)/.installed  ## write the library from the notebooks
 	@$(EXTENSIONS) $(BIN)/python -m nbdev_book.sync --write
 
-lint: $(VENV)/.installed  ## check style, spelling, and that notebooks and library agree
+lint: $(VENV)/.installed  ## check style, spelling, types, and that notebooks and library agree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/codespell *.md *.yml api arbook bench nbs tests _ext .github
+	$(BIN)/mypy
 	$(EXTENSIONS) $(BIN)/python -m nbdev_book.sync
 
 bench: $(VENV)/.installed  ## measure the library against others
 	@set -e; for script in bench/[!_]*.py; do echo "== $$script"; $(BIN)/python -m bench.$$(basename $$script .py); done
 
 clean:  ## remove what a build writes (not .venv)
-	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
