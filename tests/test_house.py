@@ -407,6 +407,23 @@ def test_the_front_page_counts_chapters_as_the_book_does():
     assert len(numbers) == max(FLOORS.values())
 
 
+def left_to_write(texts: dict[str, str]) -> dict[str, int]:
+    """How many marks of the skeleton that `make chapter` writes are left in each file."""
+    counts = {name: text.count("TO " + "WRITE") for name, text in texts.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def test_nothing_of_a_new_chapter_is_left_to_write():
+    pages = [
+        *ROOT.glob("nbs/*.ipynb"),
+        ROOT / "README.md",
+        ROOT / "index.md",
+        *ROOT.glob("tests/test_*.py"),
+    ]
+    texts = {str(path.relative_to(ROOT)): path.read_text("utf8") for path in pages}
+    assert left_to_write({n: t for n, t in texts.items() if n != "tests/test_chapter.py"}) == {}
+
+
 # Wrong houses: every rule finds what it is there to find
 
 

@@ -2,6 +2,7 @@
 
     python -m nbdev_book.sync                      check
     python -m nbdev_book.sync --allow-outputs      the same, for notebooks that carry their results
+    python -m nbdev_book.sync --clear              take the results out of the notebooks, and leave all else in them
     python -m nbdev_book.sync --write              write the library, the names of cited works, and the book's address
 
 The check works on a copy, so that it never edits what it checks.
@@ -10,6 +11,7 @@ The check works on a copy, so that it never edits what it checks.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -35,7 +37,7 @@ def program(name: str) -> Path:
 def outputs(project: Project) -> list[str]:
     """Notebooks that carry results: these belong to the book, which computes them."""
     return [
-        f"{path.relative_to(project.root)}: holds outputs or execution counts; run nbdev_clean --clear_all"
+        f"{path.relative_to(project.root)}: holds outputs or execution counts; run python -m nbdev_book.sync --clear"
         for path in find_notebooks(project)
         if any(
             cell.get("outputs") or cell.get("execution_count")
@@ -106,6 +108,19 @@ def _contents(root: Path, folders: list[Path]) -> dict[Path, bytes]:
     }
 
 
+def clear(project: Project) -> None:
+    """Take results out of notebooks, and unlike ``nbdev_clean --clear_all``, leave the cells' metadata in them."""
+    for path in find_notebooks(project):
+        text = path.read_text("utf8")
+        notebook = json.loads(text)
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code" and (cell["outputs"] or cell["execution_count"]):
+                cell["outputs"], cell["execution_count"] = [], None
+        if json.loads(text) != notebook:
+            path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", "utf8")
+            print(path.relative_to(project.root))
+
+
 def write(project: Project) -> None:
     """Write what follows from the notebooks and from the settings."""
     for change in (rewritten, renamed):
@@ -121,12 +136,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--write", action="store_true", help="write what is checked otherwise")
     parser.add_argument(
+        "--clear", action="store_true", help="take the results out of the notebooks"
+    )
+    parser.add_argument(
         "--allow-outputs", action="store_true", help="notebooks may carry their results"
     )
     options = parser.parse_args(arguments)
     project = Project.load(".")
+    if options.clear:
+        clear(project)
     if options.write:
         write(project)
+    if options.clear or options.write:
         return 0
     complaints = [] if options.allow_outputs else outputs(project)
     complaints += citations(project) + differences(project) + addresses(project)

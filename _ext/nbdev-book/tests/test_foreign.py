@@ -268,6 +268,25 @@ def test_stored_results_are_named_unless_they_are_allowed(exported, do, tmp_path
         "notebooks/00_shells.ipynb: holds outputs"
     )
     assert do(root, "python", "-m", "nbdev_book.sync", "--allow-outputs").returncode == 0
+    cleared = do(root, "python", "-m", "nbdev_book.sync", "--clear")
+    assert (cleared.returncode, cleared.stdout) == (0, "notebooks/00_shells.ipynb\n")
+    assert do(root, "python", "-m", "nbdev_book.sync").returncode == 0
+
+
+def test_taking_results_out_leaves_all_else_as_it_is(tmp_path, capsys):
+    prose, code = new_markdown_cell("# Shells"), new_code_cell("1 + 1", metadata={"tags": ["kept"]})
+    clean = json.loads(writes(new_notebook(cells=[prose, code])))
+    run = json.loads(json.dumps(clean))
+    shown = [{"name": "stdout", "output_type": "stream", "text": ["2\n"]}]
+    run["cells"][1] |= {"execution_count": 7, "outputs": shown}
+    root = write(tmp_path, {"settings.ini": SETTINGS, "notebooks/a.ipynb": json.dumps(run)})
+    untouched = (
+        write(tmp_path, {"notebooks/b.ipynb": json.dumps(clean, indent=3)}) / "notebooks/b.ipynb"
+    )
+    sync.clear(Project.load(root))
+    assert capsys.readouterr().out == "notebooks/a.ipynb\n"
+    assert json.loads((root / "notebooks/a.ipynb").read_text("utf8")) == clean
+    assert untouched.read_text("utf8") == json.dumps(clean, indent=3)
 
 
 @pytest.mark.parametrize("name", ["shells", "deep.count"])
