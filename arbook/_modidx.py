@@ -621,6 +621,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'arbook.perplexity': { 'arbook.perplexity.Policy': ('perplexity.html#policy', 'arbook/perplexity.py'),
                                    'arbook.perplexity.Policy.__str__': ('perplexity.html#policy.__str__', 'arbook/perplexity.py'),
                                    'arbook.perplexity.Policy.check': ('perplexity.html#policy.check', 'arbook/perplexity.py'),
+                                   'arbook.perplexity.Policy.window': ('perplexity.html#policy.window', 'arbook/perplexity.py'),
                                    'arbook.perplexity.Score': ('perplexity.html#score', 'arbook/perplexity.py'),
                                    'arbook.perplexity.Score.__le__': ('perplexity.html#score.__le__', 'arbook/perplexity.py'),
                                    'arbook.perplexity.Score.__lt__': ('perplexity.html#score.__lt__', 'arbook/perplexity.py'),
