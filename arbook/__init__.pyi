@@ -12,6 +12,8 @@ from . import objective as objective
 from . import perplexity as perplexity
 from . import recurrent as recurrent
 from . import sampling as sampling
+from . import sources as sources
+from . import tables as tables
 from . import tokens as tokens
 from . import training as training
 from . import transformer as transformer

@@ -25,7 +25,6 @@ import torch
 from numpy.typing import ArrayLike
 
 from .ar import NotFittedError, as_count
-from .data import stationary_distribution
 from arbook.objective import (
     IGNORE,
     LanguageModel,
@@ -35,6 +34,7 @@ from arbook.objective import (
     holds_integers,
     reduce_losses,
 )
+from .sources import stationary_distribution
 from .tokens import Vocab, as_ids, write_atomically
 
 # %% auto #0
