@@ -8,6 +8,7 @@ from . import data as data
 from . import encodings as encodings
 from . import files as files
 from . import guards as guards
+from . import leastsquares as leastsquares
 from . import micro as micro
 from . import ngram as ngram
 from . import objective as objective

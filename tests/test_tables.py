@@ -376,3 +376,11 @@ def test_memory_of_a_long_table_is_little_more_than_its_text_and_its_numbers(tmp
     assert (
         peak < 2 * path.stat().st_size + 2 * values.nbytes
     )  # the bytes, the text, a growing array
+
+
+def test_csv_with_text_in_a_number_is_refused(tmp_path):
+    path = tmp_path / "z.csv"
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([["t", "x"], [0, 1], [1, "n/a"]])
+    with pytest.raises(ValueError, match="line 3, column 'x': 'n/a'"):
+        tables.load_csv(path)
