@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from .guards import as_choice, as_flag
+from arbook.guards import as_choice, as_flag
+
+EPS = float(np.finfo(np.float64).eps)
 
 # %% auto #0
 __all__ = ['RankReport', 'rank_report', 'Moments', 'Fit', 'least_squares', 'RunningFit']
-
-# %% ../nbs/01b_least_squares_solved.ipynb #54c66f3a
-EPS = float(np.finfo(np.float64).eps)
 
 # %% ../nbs/01b_least_squares_solved.ipynb #a7705353
 class RankReport(NamedTuple):
