@@ -9,12 +9,15 @@ from . import data as data
 from . import encodings as encodings
 from . import files as files
 from . import guards as guards
+from . import leastsquares as leastsquares
 from . import micro as micro
 from . import ngram as ngram
 from . import objective as objective
 from . import perplexity as perplexity
 from . import recurrent as recurrent
 from . import sampling as sampling
+from . import sources as sources
+from . import tables as tables
 from . import tokens as tokens
 from . import training as training
 from . import transformer as transformer

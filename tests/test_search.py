@@ -25,7 +25,7 @@ TERMS = {
     "residual": "01_least_squares#the-best-weights",
     "Durbin-Levinson": "01_least_squares#yules-equations",
     "backtest": "01_least_squares#would-it-have-worked",
-    "condition number": "01_least_squares#almost-singular",
+    "condition number": "01b_least_squares_solved#almost-singular",
     "lag matrix": "01_least_squares#from-a-sequence-to-instances-and-targets",
     "tokenizer": "02_tokens#one-interface",
     "byte-pair encoding": "02_tokens#byte-pair-encoding-by-hand",
