@@ -14,7 +14,8 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import defaultdict
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import KW_ONLY, asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,15 +36,14 @@ from .transformer import GPT, CheckpointError, forward_flops, read_weights
 
 # %% auto #0
 __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', 'FREE_FIELDS', 'NEWTON_SCHULZ', 'FORMAT',
-           'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'BF16_WIDTH', 'STREAM_WINDOW', 'random_windows',
-           'random_starts', 'cut_windows', 'step_seed', 'step_starts', 'epoch_steps', 'stream_starts', 'accumulate',
-           'update', 'fit', 'TrainConfig', 'check_config', 'learning_rate', 'parameter_groups', 'newton_schulz', 'Muon',
-           'hidden_matrices', 'make_optimizers', 'evaluate', 'WindowLoss', 'as_text_ids', 'text_windows', 'own_share',
-           'loss_and_count', 'save_run', 'load_run', 'checksum', 'pack', 'unpack', 'load_best', 'as_whole',
+           'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'BF16_WIDTH', 'random_windows', 'random_starts', 'cut_windows',
+           'step_seed', 'step_starts', 'epoch_steps', 'stream_starts', 'accumulate', 'update', 'fit', 'TrainConfig',
+           'check_config', 'learning_rate', 'parameter_groups', 'newton_schulz', 'Muon', 'hidden_matrices',
+           'make_optimizers', 'evaluate', 'WindowLoss', 'as_text_ids', 'text_windows', 'own_share', 'loss_and_count',
+           'save_run', 'load_run', 'checksum', 'tensors_of', 'check_fit', 'put_back', 'load_best', 'as_whole',
            'divided_like', 'state_tensors', 'state_from', 'write_token_file', 'open_token_file', 'flops_per_token',
            'matmul_rate', 'choose_precision', 'TrainingError', 'Team', 'choose_device', 'process_number', 'join_team',
-           'TrainResult', 'train', 'shard', 'without_exchange', 'check_block_size', 'fingerprint', 'seed_dropout',
-           'as_line', 'ancestral_sample']
+           'TrainResult', 'train', 'ancestral_sample']
 
 # %% ../nbs/08_training.ipynb #2bab29c6
 def random_windows(
@@ -798,7 +798,9 @@ def checksum(tensors: dict[str, Tensor], text: str) -> str:
     return found.hexdigest()
 
 # %% ../nbs/08_training.ipynb #e276a75d
-def pack(model: LanguageModel, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def tensors_of(
+    model: LanguageModel, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Tensor]:
     """Return parameters and running means: "model.NAME", and "optimizer.NAME.KEY" for each parameter.
 
     If they are divided among processes, all of these have to call, and all get the whole.
@@ -811,38 +813,52 @@ def pack(model: LanguageModel, optimizers: Sequence[torch.optim.Optimizer]) -> d
     return tensors
 
 
-def unpack(
+def check_fit(
     tensors: dict[str, Tensor],
     model: LanguageModel,
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
-    """Put the numbers that `pack` returned back, or raise CheckpointError and change nothing."""
-    state = model.state_dict()
-    saved = {name: t for name, t in tensors.items() if name.startswith("model.")}
-    if {f"model.{name}" for name in state} != set(saved):
-        odd = min({f"model.{name}" for name in state} ^ set(saved))
-        raise CheckpointError(f"the checkpoint is of another model: {odd!r} is on one side only")
-    owner = {p: optimizer for optimizer in optimizers for p in _parameters(optimizer)}
-    named = dict(model.named_parameters())
-    moved: dict[nn.Parameter, dict[str, Tensor]] = {}
+    """Raise CheckpointError unless these are the numbers of such a model and of such optimisers."""
+    state, named = model.state_dict(), dict(model.named_parameters())
+    saved = {name for name in tensors if name.startswith("model.")}
+    if odd := {f"model.{name}" for name in state} ^ saved:
+        raise CheckpointError(
+            f"the checkpoint is of another model: {min(odd)!r} is on one side only"
+        )
+    owned = {p for optimizer in optimizers for p in _parameters(optimizer)}
     for name, t in tensors.items():
         kind, _, rest = name.partition(".")
         target = state.get(rest) if kind == "model" else named.get(rest.rpartition(".")[0])
-        if target is None or (kind == "optimizer" and target not in owner):
+        if target is None or (kind == "optimizer" and target not in owned):
             raise CheckpointError(f"the checkpoint is of another model: it holds {name!r}")
-        if (kind == "model" or t.ndim) and (t.shape != target.shape or t.dtype != target.dtype):
+        counts = kind == "optimizer" and not t.ndim  # a count of steps has no shape
+        if not counts and (t.shape != target.shape or t.dtype != target.dtype):
             raise CheckpointError(
                 f"the checkpoint is of another model: {name} is {tuple(t.shape)}, {t.dtype}, "
                 f"and should be {tuple(target.shape)}, {target.dtype}"
             )
-        if kind == "optimizer":
-            on_device = t.ndim or owner[target].defaults.get("fused")  # else the count of steps
-            place = target.device if on_device else "cpu"
-            value = divided_like(t, target) if t.ndim else t
-            moved.setdefault(target, {})[rest.rpartition(".")[2]] = value.to(place)
+
+
+def put_back(
+    tensors: dict[str, Tensor],
+    model: LanguageModel,
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> None:
+    """Put the numbers that `tensors_of` returned back, or raise CheckpointError and change nothing."""
+    check_fit(tensors, model, optimizers)
     with torch.no_grad():
-        for name, t in state.items():
-            t.copy_(divided_like(saved[f"model.{name}"], t))
+        for name, t in model.state_dict().items():
+            t.copy_(divided_like(tensors[f"model.{name}"], t))
+    owner = {p: optimizer for optimizer in optimizers for p in _parameters(optimizer)}
+    named, moved = dict(model.named_parameters()), defaultdict(dict)
+    for name, t in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            of, _, key = rest.rpartition(".")
+            p = named[of]
+            on_device = t.ndim or owner[p].defaults.get("fused")  # else the count of steps
+            value = divided_like(t, p) if t.ndim else t
+            moved[p][key] = value.to(p.device if on_device else "cpu")
     for p, values in moved.items():
         owner[p].state[p] = values
 
@@ -850,7 +866,7 @@ def unpack(
 def load_best(model: LanguageModel, folder: str | Path) -> float:
     """Give a model the weights that did best on the validation text, and return the loss that they had."""
     tensors, record = load_run(Path(folder) / BEST)
-    unpack(tensors, model, [])
+    put_back(tensors, model, [])
     return record["val_loss"]
 
 
@@ -1218,306 +1234,64 @@ class TrainResult:
         """The last loss on the validation text, in nats per token; nan if there was none."""
         return (self.curve("val_loss")[1] or [math.nan])[-1]
 
-# %% ../nbs/08_training.ipynb #a3b2b4eb
-def train(
-    model: LanguageModel,
-    train_ids: ArrayLike | Tensor,
-    val_ids: ArrayLike | Tensor | None,
-    config: TrainConfig,
-    *,
-    stop: Callable[[], bool] | None = None,
-    notify: Callable[[dict[str, Any]], None] | None = None,
-) -> TrainResult:
-    """Train a language model on a text: the same call on a CPU, on a GPU, and in each process that `torchrun` started.
-
-    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU, for
-    each number of threads, this is true bit for bit, however often the run was killed and resumed. PyTorch's global
-    random numbers are left alone.
+# %% ../nbs/08_training.ipynb #5b0e6202
+#| code-fold: true
+#| code-summary: "Code of the feed, and of the states that are carried"
+class Feed:
+    """The batches of a run, of each the part of one process: a function of the number of the step.
 
     Parameters
     ----------
-    model : LanguageModel
-        Trained in place. When a checkpoint is found, its weights are replaced.
-    train_ids, val_ids : array_like of int, shape (N,)
-        Arrays are kept on the device. A memory-mapped file, see `open_token_file`, is read in pieces. No `val_ids`,
-        no measurements.
+    ids : array_like of int, shape (N,)
+        The text; a mapped file is read in pieces.
+    vocab_size, block_size : int
     config : TrainConfig
-    stop : callable, optional
-        Asked after each step; when it says True, the run saves its checkpoint and ends, as if time were up. Of several
-        processes all need one or none, and it is enough that one says so.
-    notify : callable, optional
-        Told each line of the log as it is written, see `TrainResult.history`; first, before any step, one whose "event"
-        is "start", as soon as the folder is reserved and a checkpoint found to fit.
-
-    Returns
-    -------
-    TrainResult
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the text is too short for a window, holds ids that the model does not know, the device is not here, or the
-        model was made under `torch.inference_mode`.
-    CheckpointError
-        If the checkpoint is damaged, or of another model, text or configuration.
-    TrainingError
-        If the loss is not finite, memory runs out, or another run writes to `config.checkpoint_dir`.
+    team : Team
     """
-    if not isinstance(model, LanguageModel):
-        raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")
-    if not isinstance(config, TrainConfig):
-        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}")
-    team = join_team(config.device)
-    gpus = [team.device] if team.device.type == "cuda" else []
-    gradients = torch.inference_mode(False), torch.enable_grad()  # whatever the caller has chosen
-    with gradients[0], gradients[1], torch.random.fork_rng(devices=gpus):
-        run = _Run(model, train_ids, val_ids, config, team, stop, notify)
-        try:
-            run.resume()
-            run.go()
-        finally:
-            run.close()
-        return run.result()
-
-# %% ../nbs/08_training.ipynb #95ecf5ee
-#| code-fold: true
-#| code-summary: Code of its parts
-class _Run:
-    """One call of `train`: what is fixed, what changes from step to step, and the steps."""
 
     def __init__(
         self,
-        model: LanguageModel,
-        train_ids: ArrayLike | Tensor,
-        val_ids: ArrayLike | Tensor | None,
+        ids: ArrayLike | Tensor,
+        vocab_size: int,
+        block_size: int,
         config: TrainConfig,
         team: Team,
-        stop: Callable[[], bool] | None = None,
-        notify: Callable[[dict[str, Any]], None] | None = None,
     ):
-        self.model, self.config, self.team, self.stop = model, config, team, stop
-        self.notify = notify or (lambda line: None)
-        if any(p.is_inference() for p in model.parameters()):
-            raise ValueError(
-                "model was made under torch.inference_mode(), which leaves nothing that can be trained: "
-                "make or load it outside"
-            )
-        self.block_size = check_block_size(model, config)
         n_parts = team.size * config.accumulation
         if config.batch_size % n_parts:
             raise ValueError(
                 f"batch_size must be a multiple of {n_parts} = accumulation x processes, "
                 f"got {config.batch_size}"
             )
-        V = model.vocab_size
-        self.train_ids = as_text_ids(train_ids, V, self.block_size + 1, "train_ids", team.device)
-        self.val_ids = None  # what is measured
-        if val_ids is not None:
-            val_ids = as_text_ids(val_ids, V, 2, "val_ids", team.device)
-            self.val_ids = val_ids[: config.eval_tokens]
-        self.precision, self.reason = _precision_and_reason(config.precision, model, team.device)
-        self.window_loss = WindowLoss(model, carry=config.order == "stream")
-        self.epoch = None  # steps until all streams begin anew
-        if self.window_loss.carry:
-            sizes = len(self.train_ids), config.batch_size, self.block_size
-            self.epoch = epoch_steps(*sizes)
-        self.sharded = config.sharded and team.joined
-        if self.sharded:
-            _check_sharded(model, team.device)
-            shard(self.window_loss, team.device, compiled=config.compile)
-        else:
-            model.to(team.device)
-        self.optimizers = make_optimizers(model, config)
-        self.states: list[Any] = []  # of each piece, if the text is a stream
-        self.mean: dict[str, Tensor] = {}  # of each parameter, since averaging began
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {}  # step and loss of the weights that did best
-        self.pending: list[tuple[int, Tensor, Tensor, float]] = []  # not yet read from the device
-        self.step = self.resumed_from = 0
-        self.seconds = 0.0  # before this call
-        self.intervals: list[tuple[int, float]] = []  # steps and seconds between two reports
-        self.start = self.mark = time.perf_counter()
-        self.folder = None if config.checkpoint_dir is None else Path(config.checkpoint_dir)
-        self.lock: IO | None = None
-        self.bar = None
+        self.ids = as_text_ids(ids, vocab_size, block_size + 1, "train_ids", team.device)
+        self.vocab_size, self.block_size = vocab_size, block_size
+        self.config, self.team = config, team
+        self.epoch: int | None = None  # steps until all streams begin anew
+        if config.order == "stream":
+            self.epoch = epoch_steps(len(self.ids), config.batch_size, block_size)
 
-    # --- before the first step ---
+    def begins_anew(self, step: int) -> bool:
+        """Tell whether nothing is carried into a step: the windows are random, or all streams begin."""
+        return self.epoch is None or step % self.epoch == 0
 
-    def resume(self) -> None:
-        """Go on from the checkpoint, if there is one; otherwise begin."""
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.reserve_folder()
-            tensors = self.load() if (self.folder / CHECKPOINT).exists() else {}
-            self.check_agreement()  # before the first word among processes about tensors
-            if tensors:
-                self.restore(tensors)
-        self.agree_on_precision()
-        if self.resumed_from and (self.folder / BEST).exists():
-            self.recall_best()
-        self.module, self.pause = self.prepare_loss()
-        if self.folder is not None and self.team.rank == 0:
-            for name in (CHECKPOINT, BEST, LOG):
-                for left in self.folder.glob(f".{name}.*"):  # by a process that was killed
-                    left.unlink(missing_ok=True)
-            lines = [self.about(), *self.history]
-            write_atomically(self.folder / LOG, "".join(map(as_line, lines)))
-        self.notify(self.about())
+    def pieces(self, step: int) -> list[Batch]:
+        """Return the batch of a step, or the part of it that is this process's, cut into pieces."""
+        c, team = self.config, self.team
+        choose = step_starts if self.epoch is None else stream_starts
+        starts = choose(len(self.ids), c.batch_size, self.block_size, c.seed, step)
+        own = starts.view(team.size, -1)[team.rank]
+        pieces = [cut_windows(self.ids, s, self.block_size) for s in own.chunk(c.accumulation)]
+        if isinstance(self.ids, np.ndarray):  # ids from a file are checked as they are read
+            for inputs, targets in pieces:
+                read = torch.cat([inputs[:, 0], targets.flatten()])
+                as_ids(read.numpy(), self.vocab_size, name="train_ids")
+        to_device = functools.partial(Tensor.to, device=team.device, non_blocking=True)
+        return [(to_device(inputs), to_device(targets)) for inputs, targets in pieces]
 
-    def reserve_folder(self) -> None:
-        """Raise TrainingError, in every process, if another run writes to the folder."""
-        if self.team.rank == 0:
-            self.lock = _lock_folder(self.folder)
-        refused = self.team.rank == 0 and self.lock is None
-        if self.team.total(torch.tensor(float(refused), device=self.team.device)):
-            raise TrainingError(
-                f"another run writes to {self.folder}: wait for its end, or take another folder"
-            )
-
-    def check_agreement(self) -> None:
-        """Raise CheckpointError, in every process, if not all of them begin at the same step."""
-        own = torch.tensor([self.step], device=self.team.device)
-        steps = self.team.rows(own).tolist()
-        if len(set(steps)) > 1:
-            raise CheckpointError(
-                f"the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
-                f"checkpoint_dir must be one folder that all of them see, got {str(self.folder)!r}"
-            )
-
-    def agree_on_precision(self) -> None:
-        """Compute in bfloat16 if all processes have chosen it: "auto" tries it, and machines may differ."""
-        low = torch.tensor([self.precision == "bfloat16"], device=self.team.device).int()
-        self.window_loss.low = bool(self.team.rows(low).all())
-        if self.precision == "bfloat16" and not self.window_loss.low:
-            self.precision, self.reason = "full", "another process has chosen it"
-
-    def prepare_loss(self) -> tuple[Callable, Callable]:
-        loss, pause = self.window_loss, nullcontext
-        if self.sharded:
-            return loss, functools.partial(without_exchange, loss)
-        if self.team.joined:
-            where = [self.team.device] if self.team.device.type == "cuda" else None
-            loss = nn.parallel.DistributedDataParallel(loss, device_ids=where)
-            pause = loss.no_sync
-        return (torch.compile(loss) if self.config.compile else loss), pause
-
-    def about(self) -> dict[str, Any]:
-        """Return the first line of the log."""
-        return {
-            "event": "start",
-            "step": self.step,
-            "config": asdict(self.config),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "device": str(self.team.device),
-            "processes": self.team.size,
-            "precision": self.precision,
-            "precision_reason": self.reason,
-            "instruction_set": torch.backends.cpu.get_cpu_capability(),
-            "torch": torch.__version__,
-        }
-
-    def identity(self) -> dict[str, Any]:
-        """Return what has to be the same when a run is resumed."""
-        fixed = {k: v for k, v in asdict(self.config).items() if k not in FREE_FIELDS}
-        fixed |= {"betas": list(self.config.betas), "block_size": self.block_size}
-        model = repr(getattr(self.model, "config", type(self.model).__name__))
-        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
-        return {**fixed, "model": model, "text": fingerprint(self.train_ids), "frozen": frozen}
-
-    def load(self) -> dict[str, Tensor]:
-        """Read the checkpoint: numbers at once, tensors as the result."""
-        tensors, record = load_run(self.folder / CHECKPOINT)
-        identity = self.identity()
-        saved = {"frozen": identity["frozen"]} | record["identity"]  # older ones do not say
-        if _is_fingerprint(saved.get("text"), self.train_ids):
-            identity["text"] = saved["text"]
-        for name, value in identity.items():
-            if saved.get(name) != value:
-                raise CheckpointError(
-                    f"{self.folder / CHECKPOINT} is of another run: its {name} is "
-                    f"{saved.get(name)!r}, not {value!r}; use another checkpoint_dir"
-                )
-        self.precision, self.reason = record["precision"], "as the checkpoint says"
-        self.step = self.resumed_from = record["step"]
-        self.seconds, self.history = record["seconds"], record["history"]
-        return tensors
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put the tensors of a checkpoint in their places."""
-        extra = {"mean": {}, "state": {}}
-        for name in [name for name in tensors if name.partition(".")[0] in extra]:
-            kind, _, rest = name.partition(".")
-            extra[kind][rest] = tensors.pop(name)
-        unpack(tensors, self.model, self.optimizers)
-        named = dict(self.model.named_parameters())
-        self.mean = {
-            name: divided_like(t, named[name]).to(named[name].device)
-            for name, t in extra["mean"].items()
-        }
-        if extra["state"]:
-            self.states = self.own_states(extra["state"])
-
-    def recall_best(self) -> None:
-        """Look up which weights did best, and measure them anew if their loss is of another text, or part of it."""
-        tensors, record = load_run(self.folder / BEST)
-        self.best = {name: record[name] for name in ("step", "val_loss")}
-        if self.val_ids is None or _is_fingerprint(record.get("text"), self.val_ids):
-            return
-        state = self.model.state_dict()
-        own = {name: t.clone() for name, t in state.items()}
-        unpack(tensors, self.model, [])
-        loss = self.validation_loss()
-        self.keep_as_best(record["step"], loss)
-        with torch.no_grad():
-            for name, t in state.items():
-                t.copy_(own[name])
-        self.log({"event": "best", "step": record["step"], "loss_measured_anew": loss})
-
-    def own_states(self, saved: dict[str, Tensor]) -> list[Any]:
-        """Return the states of the pieces of this process, cut out of that of the whole batch."""
-        team, n_pieces = self.team, self.config.accumulation
-        pieces: list[list[Tensor]] = [[] for _ in range(n_pieces)]
-        for i in range(len(saved)):
-            own = saved[str(i)].chunk(team.size)[team.rank].to(team.device)
-            for piece, rows in zip(pieces, own.chunk(n_pieces), strict=True):
-                piece.append(rows)
-        template = self.model.init_state(1)
-        return [state_from(iter(piece), template) for piece in pieces]
-
-    # --- steps ---
-
-    def go(self) -> None:
-        """Make all steps that are left, or as many as time allows."""
-        if self.step == 0:
-            self.measure()
-        self.bar = tqdm(
-            total=self.config.max_steps,
-            initial=self.step,
-            unit=" steps",
-            disable=self.quiet(),
-        )
-        self.model.train()
-        self.mark = time.perf_counter()
-        for pieces in self.batches():
-            self.advance(pieces)
-            late = self.is_late()
-            done = self.step == self.config.max_steps
-            save, test = (
-                self.is_due(n) for n in (self.config.checkpoint_every, self.config.eval_every)
-            )
-            if late or done or save or test or self.is_due(self.config.log_every):
-                self.report()
-            if done or test:
-                self.measure()
-            if late or done or save:
-                self.save()
-            if late:
-                break
-
-    def batches(self) -> Iterator[list[Batch]]:
-        """Yield the pieces of this process for all steps that are left; from a file, one step ahead."""
-        steps = range(self.step, self.config.max_steps)
-        if isinstance(self.train_ids, Tensor):
+    def batches(self, start: int) -> Iterator[list[Batch]]:
+        """Yield the pieces of all steps that are left; from a file, one step ahead."""
+        steps = range(start, self.config.max_steps)
+        if isinstance(self.ids, Tensor):
             yield from map(self.pieces, steps)
             return
         with ThreadPoolExecutor(1) as thread:
@@ -1528,75 +1302,276 @@ class _Run:
                     ahead = thread.submit(self.pieces, step + 1)
                 yield ready
 
-    def pieces(self, step: int) -> list[Batch]:
-        c, team = self.config, self.team
-        choose = step_starts if self.epoch is None else stream_starts
-        starts = choose(len(self.train_ids), c.batch_size, self.block_size, c.seed, step)
-        own = starts.view(team.size, -1)[team.rank]
-        pieces = [
-            cut_windows(self.train_ids, s, self.block_size) for s in own.chunk(c.accumulation)
-        ]
-        if isinstance(self.train_ids, np.ndarray):  # ids from a file are checked as they are read
-            for inputs, targets in pieces:
-                read = torch.cat([inputs[:, 0], targets.flatten()])
-                as_ids(read.numpy(), self.model.vocab_size, name="train_ids")
-        return [tuple(ids.to(team.device, non_blocking=True) for ids in piece) for piece in pieces]
 
-    def advance(self, pieces: list[Batch]) -> None:
-        """Make one step; the loss stays on the device until somebody asks."""
-        c, lr = self.config, learning_rate(self.step, self.config)
-        seed_dropout(step_seed(c.seed, self.step, 1 + self.team.rank), self.team.device)
-        if self.epoch is None or self.step % self.epoch == 0:
-            self.states = [None] * len(pieces)
-        before, after = iter(self.states), []
+class Carried:
+    """The states that streams hand to the next step, one for each piece of this process's part of a batch."""
+
+    def __init__(self, n_pieces: int, team: Team):
+        self.n_pieces, self.team = n_pieces, team
+        self.states: list[Any] = [None] * n_pieces
+
+    def begin(self) -> None:
+        """Let all streams begin anew."""
+        self.states = [None] * self.n_pieces
+
+    def through(self, module: Callable[..., tuple[Tensor, Any]]) -> Loss:
+        """Return a loss for the pieces of one step, in order, that hands each its state and keeps the one after it."""
+        before, self.states = iter(self.states), []
 
         def loss(inputs: Tensor, targets: Tensor) -> Tensor:
-            total, state = self.module(inputs, targets, next(before))
-            after.append(state)
+            total, state = module(inputs, targets, next(before))
+            self.states.append(state)
             return total
 
-        with _explained_errors(self.step + 1, c):
-            mean, norm = update(
-                loss,
-                pieces,
-                self.optimizers,
-                lr=lr,
-                grad_clip=c.grad_clip,
-                count=sum(targets.numel() for _, targets in pieces),
-                pause=self.pause,
-            )
-        self.step += 1
-        self.states = after
-        self.pending.append((self.step, mean, as_whole(norm), lr))
-        self.average()
+        return loss
 
-    def average(self) -> None:
-        """Update the mean of the parameters, if the last steps have begun."""
-        S = self.config.max_steps
-        n = self.step - (S - round(self.config.average_fraction * S))
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state of the whole batch, which all processes have to ask for."""
+        parts = zip(*map(state_tensors, self.states), strict=True)
+        return {f"state.{i}": self.team.rows(torch.cat(part)) for i, part in enumerate(parts)}
+
+    def put_back(self, saved: dict[str, Tensor], template: Any) -> None:
+        """Take the states of this process's pieces out of those of a whole batch, nested like another state."""
+        pieces: list[list[Tensor]] = [[] for _ in range(self.n_pieces)]
+        for i in range(len(saved)):
+            own = saved[str(i)].chunk(self.team.size)[self.team.rank].to(self.team.device)
+            for piece, rows in zip(pieces, own.chunk(self.n_pieces), strict=True):
+                piece.append(rows)
+        if saved:
+            self.states = [state_from(iter(piece), template) for piece in pieces]
+
+# %% ../nbs/08_training.ipynb #5b0e6204
+#| code-fold: true
+#| code-summary: "Code of the mean, and of the validation text"
+class Mean:
+    """The mean of the parameters over the last steps of a run, if the configuration asks for one."""
+
+    def __init__(self, model: LanguageModel, config: TrainConfig):
+        S = config.max_steps
+        self.model, self.first = model, S - round(config.average_fraction * S)
+        self.values: dict[str, Tensor] = {}  # of each parameter, since averaging began
+
+    def update(self, step: int) -> None:
+        """Take in the parameters after so many steps, if the last ones have begun."""
+        n = step - self.first
         if n > 0:
             for name, p in self.model.named_parameters():
                 value = p.detach()
-                self.mean.setdefault(name, value.clone()).lerp_(value, 1 / n)
+                self.values.setdefault(name, value.clone()).lerp_(value, 1 / n)
+
+    def put(self) -> None:
+        """Put the mean in the place of the parameters."""
+        overwrite(self.model, self.values)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Put the mean of the parameters in their place, for a while."""
-        own = {name: p.detach().clone() for name, p in self.model.named_parameters() if self.mean}
-        self.put(self.mean)
+    def in_place(self) -> Iterator[None]:
+        """Put the mean in the place of the parameters, for a while."""
+        own = {name: p.detach().clone() for name, p in self.model.named_parameters() if self.values}
+        self.put()
         try:
             yield
         finally:
-            self.put(own)
+            overwrite(self.model, own)
 
-    def put(self, values: dict[str, Tensor]) -> None:
-        """Overwrite parameters."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return it whole; if it is divided among processes, all of them have to ask."""
+        return {f"mean.{name}": as_whole(t) for name, t in self.values.items()}
+
+    def put_back(self, saved: dict[str, Tensor]) -> None:
+        """Go on from a mean that was saved."""
+        named = dict(self.model.named_parameters())
+        self.values = {
+            name: divided_like(t, named[name]).to(named[name].device) for name, t in saved.items()
+        }
+
+
+def overwrite(model: nn.Module, values: dict[str, Tensor]) -> None:
+    """Overwrite parameters."""
+    with torch.no_grad():
+        for name, value in values.items():
+            model.get_parameter(name).copy_(value)
+
+
+STREAM_WINDOW = 1024  # how many tokens to read at a time when a state is carried
+
+
+class Validation:
+    """The validation text: the loss on it, and which parameters did best.
+
+    Parameters
+    ----------
+    ids : array_like of int, shape (N,), or None
+        None: nothing is measured.
+    loss : WindowLoss
+    block_size : int
+    config : TrainConfig
+    team : Team
+    """
+
+    def __init__(
+        self,
+        ids: ArrayLike | Tensor | None,
+        loss: WindowLoss,
+        block_size: int,
+        config: TrainConfig,
+        team: Team,
+    ):
+        self.ids: Tensor | np.memmap | None = None
+        if ids is not None:
+            checked = as_text_ids(ids, loss.model.vocab_size, 2, "val_ids", team.device)
+            self.ids = checked[: config.eval_tokens]
+        self.loss, self.block_size, self.config, self.team = loss, block_size, config, team
+        self.best: dict[str, Any] = {}  # step and loss of the weights that did best
+
+    def measure(self, step: int) -> float:
+        """Return the loss; each process computes its share, or all of it if a state is carried from start to end."""
+        team = self.team
+        if self.loss.carry:
+            batches = text_windows(self.ids, max(self.block_size, STREAM_WINDOW), 1)
+        else:
+            batch_size = self.config.batch_size // team.size
+            batches = text_windows(self.ids, self.block_size, batch_size)
+            batches = own_share(batches, team.rank, team.size)
+        total, count = loss_and_count(self.loss, batches, team.device)
+        if not self.loss.carry:
+            sums = torch.stack([total, torch.tensor(count).double()]).to(team.device)
+            total, count = team.total(sums).tolist()
+        loss = float(total) / count
+        if not math.isfinite(loss):
+            raise TrainingError(f"after step {step} the validation loss is {loss:g}")
+        return loss
+
+    def offer(self, step: int, loss: float) -> None:
+        """Keep the present parameters if their loss is the lowest so far."""
+        if loss < self.best.get("val_loss", math.inf):
+            self.keep(step, loss)
+
+    def keep(self, step: int, loss: float) -> None:
+        """Take the present parameters for the best, and write them to a file, with what they were measured on."""
+        self.best = {"step": step, "val_loss": loss}
+        everybody = is_divided(self.config, self.team)
+        if self.config.checkpoint_dir is None or not (everybody or self.team.rank == 0):
+            return
+        tensors = tensors_of(self.loss.model, [])
+        if self.team.rank == 0:
+            record = self.best | {"text": fingerprint(self.ids)}
+            save_run(Path(self.config.checkpoint_dir) / BEST, tensors, record)
+
+    def recall(self) -> dict[str, Any] | None:
+        """Look up which weights did best, and measure them anew if their loss is of another text, or part of it.
+
+        If they were, return the line that the log gets.
+        """
+        path = Path(self.config.checkpoint_dir or "") / BEST
+        if self.config.checkpoint_dir is None or not path.exists():
+            return None
+        tensors, record = load_run(path)
+        self.best = {name: record[name] for name in ("step", "val_loss")}
+        if self.ids is None or _is_fingerprint(record.get("text"), self.ids):
+            return None
+        state = self.loss.model.state_dict()
+        own = {name: t.clone() for name, t in state.items()}
+        put_back(tensors, self.loss.model, [])
+        loss = self.measure(record["step"])
+        self.keep(record["step"], loss)
         with torch.no_grad():
-            for name, value in values.items():
-                self.model.get_parameter(name).copy_(value)
+            for name, t in state.items():
+                t.copy_(own[name])
+        return {"event": "best", "step": record["step"], "loss_measured_anew": loss}
+
+# %% ../nbs/08_training.ipynb #5b0e6206
+#| code-fold: true
+#| code-summary: "Code of the log"
+class Clock:
+    """The seconds of a run, those before a resume included, and of its steps alone."""
+
+    def __init__(self) -> None:
+        self.before = 0.0  # this call
+        self.start = self.mark = time.perf_counter()
+        self.laps: list[tuple[int, float]] = []  # steps and seconds between two reports
+
+    def running(self) -> float:
+        """Return the seconds since this call began."""
+        return time.perf_counter() - self.start
+
+    def elapsed(self) -> float:
+        """Return the seconds of the whole run."""
+        return self.before + self.running()
+
+    def restart(self) -> None:
+        """Begin a lap: what came before, such as a measurement, is no part of it."""
+        self.mark = time.perf_counter()
+
+    def lap(self, n_steps: int) -> None:
+        """End a lap of so many steps, and begin the next one."""
+        self.laps.append((n_steps, time.perf_counter() - self.mark))
+        self.restart()
+
+    def steps_per_second(self) -> float:
+        """Return the rate of all laps but the first, which holds what is done only once; nan before any step."""
+        used = self.laps[1:] or self.laps
+        steps, seconds = (sum(column) for column in zip(*used, strict=True)) if used else (0, 0)
+        return steps / seconds if seconds else math.nan
+
+
+class Log:
+    """The history of a run: told line by line, written to a file, and shown on a bar.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    team : Team
+        Its first process writes the file.
+    clock : Clock
+    tokens : int
+        How many each step reads.
+    notify : callable, optional
+        Gets each line.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        team: Team,
+        clock: Clock,
+        tokens: int,
+        notify: Callable[[dict[str, Any]], None] | None,
+    ):
+        writes = config.checkpoint_dir is not None and team.rank == 0
+        self.path = Path(config.checkpoint_dir) / LOG if writes else None
+        self.config, self.team, self.clock, self.tokens = config, team, clock, tokens
+        self.notify = notify or (lambda line: None)
+        self.history: list[dict[str, Any]] = []
+        self.pending: list[tuple[int, Tensor, Tensor, float]] = []  # not yet read from the device
+        self.bar: tqdm | None = None
+
+    def begin(self, about: dict[str, Any]) -> None:
+        """Write what is known before the first step, and the lines of the run so far."""
+        if self.path is not None:
+            write_atomically(self.path, "".join(map(as_line, [about, *self.history])))
+        self.notify(about)
+
+    def show(self, step: int) -> None:
+        """Show a bar that stands at a step, if anybody looks."""
+        shown = self.config.progress
+        hidden = True if self.team.rank else None if shown is None else not shown
+        S = self.config.max_steps
+        self.bar = tqdm(total=S, initial=step, unit=" steps", disable=hidden)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line to the history."""
+        self.history.append({**line, "seconds": self.clock.elapsed()})
+        if self.path is not None:
+            with naming_file(self.path), open(self.path, "a", encoding="utf-8") as file:
+                file.write(as_line(self.history[-1]))
+        self.notify(self.history[-1])
+
+    def note(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
+        """Remember what a step has found, without waiting for the device to know it."""
+        self.pending.append((step, loss, norm, lr))
 
     def report(self) -> None:
-        """Read the losses of the last steps, check them, and write the last one to the log."""
+        """Read the losses of the last steps, check them, and write the last one."""
         numbers = torch.stack([torch.stack([loss, norm]) for _, loss, norm, _ in self.pending])
         numbers[:, 0] = self.team.total(numbers[:, 0].contiguous()) / self.team.size
         numbers = numbers.cpu().double()  # (steps, 2)
@@ -1608,187 +1583,127 @@ class _Run:
                 f"{numbers[bad[0], 1].item():g}; a lower lr, more warmup_steps or a lower grad_clip may help"
             )
         step, _, _, lr = self.pending[-1]
-        now = time.perf_counter()
-        self.intervals.append((len(self.pending), now - self.mark))
-        self.mark = now
+        self.clock.lap(len(self.pending))
         self.pending.clear()
         loss, norm = numbers[-1].tolist()
-        self.log({"event": "step", "step": step, "loss": loss, "lr": lr, "grad_norm": norm})
-        self.bar.set_postfix(loss=f"{loss:.3f}", tokens_per_s=f"{self.speed():,.0f}", refresh=False)
-        self.bar.update(step - self.bar.n)
-
-    def measure(self) -> None:
-        """Measure the loss on the validation text, and keep the parameters if it is the lowest."""
-        if self.val_ids is None:
-            return
-        with self.averaged():
-            loss = self.validation_loss()
-            self.log({"event": "eval", "step": self.step, "val_loss": loss})
-            if loss < self.best.get("val_loss", math.inf):
-                self.keep_as_best(self.step, loss)
-        self.mark = time.perf_counter()
-
-    def keep_as_best(self, step: int, loss: float) -> None:
-        """Write the present parameters to a file, with their loss, and what it was measured on."""
-        self.best = {"step": step, "val_loss": loss}
-        if self.folder is not None and (self.sharded or self.team.rank == 0):
-            tensors = pack(self.model, [])
-            if self.team.rank == 0:
-                record = self.best | {"text": fingerprint(self.val_ids)}
-                save_run(self.folder / BEST, tensors, record)
-
-    def validation_loss(self) -> float:
-        """Return it; each process computes its share, or all of it if a state is carried from start to end."""
-        team, text = self.team, self.val_ids
-        if self.window_loss.carry:
-            batches = text_windows(text, max(self.block_size, STREAM_WINDOW), 1)
-        else:
-            batches = text_windows(text, self.block_size, self.config.batch_size // team.size)
-            batches = own_share(batches, team.rank, team.size)
-        total, count = loss_and_count(self.window_loss, batches, team.device)
-        if not self.window_loss.carry:
-            sums = torch.stack([total, torch.tensor(count).double()]).to(team.device)
-            total, count = team.total(sums).tolist()
-        loss = float(total) / count
-        if not math.isfinite(loss):
-            raise TrainingError(f"after step {self.step} the validation loss is {loss:g}")
-        return loss
-
-    # --- after a step ---
-
-    def is_due(self, every: int | None) -> bool:
-        return every is not None and self.step % every == 0
-
-    def is_late(self) -> bool:
-        """Tell whether time is up for any of the processes, or one was asked to stop.
-
-        Several processes with GPUs ask each other when they report only, since that makes them wait.
-        """
-        limit, alone = self.config.max_seconds, self.team.size == 1
-        if limit is None and self.stop is None:
-            return False
-        if not alone and self.team.device.type != "cpu" and not self.is_due(self.config.log_every):
-            return False
-        late = limit is not None and time.perf_counter() - self.start > limit
-        late = late or (self.stop is not None and bool(self.stop()))
-        if alone:
-            return late
-        return bool(self.team.total(torch.tensor(float(late), device=self.team.device)))
-
-    def log(self, line: dict[str, Any]) -> None:
-        self.history.append({**line, "seconds": self.elapsed()})
-        if self.folder is not None and self.team.rank == 0:
-            path = self.folder / LOG
-            with naming_file(path), open(path, "a", encoding="utf-8") as file:
-                file.write(as_line(self.history[-1]))
-        self.notify(self.history[-1])
-
-    def save(self) -> None:
-        if self.folder is None:
-            return
-        tensors = self.stream_tensors()
-        if self.sharded or self.team.rank == 0:
-            tensors |= {f"mean.{name}": as_whole(t) for name, t in self.mean.items()}
-            tensors |= pack(self.model, self.optimizers)
-        if self.team.rank == 0:
-            record = {
-                "step": self.step,
-                "seconds": self.elapsed(),
-                "precision": self.precision,
-                "identity": self.identity(),
-                "history": self.history,
-            }
-            save_run(self.folder / CHECKPOINT, tensors, record)
-        self.team.wait()  # nobody may look for the file before it is there
-        self.mark = time.perf_counter()
-
-    def stream_tensors(self) -> dict[str, Tensor]:
-        """Return the state of the whole batch, which all processes have to ask for; nothing between two epochs."""
-        if self.epoch is None or self.step % self.epoch == 0:
-            return {}
-        parts = zip(*map(state_tensors, self.states), strict=True)
-        return {f"state.{i}": self.team.rows(torch.cat(part)) for i, part in enumerate(parts)}
-
-    def elapsed(self) -> float:
-        return self.seconds + time.perf_counter() - self.start
+        self.write({"event": "step", "step": step, "loss": loss, "lr": lr, "grad_norm": norm})
+        if self.bar is not None:
+            self.bar.set_postfix(
+                loss=f"{loss:.3f}", tokens_per_s=f"{self.speed():,.0f}", refresh=False
+            )
+            self.bar.update(step - self.bar.n)
 
     def speed(self) -> float:
-        """Return tokens per second; the first interval holds what is done only once."""
-        used = self.intervals[1:] or self.intervals
-        steps, seconds = (sum(column) for column in zip(*used, strict=True)) if used else (0, 0)
-        tokens = self.config.batch_size * self.block_size * steps
-        return tokens / seconds if seconds else math.nan
-
-    def quiet(self) -> bool | None:
-        shown = self.config.progress
-        return True if self.team.rank else None if shown is None else not shown
+        """Return tokens per second."""
+        return self.tokens * self.clock.steps_per_second()
 
     def close(self) -> None:
+        """Take the bar away."""
         if self.bar is not None:
             self.bar.close()
-        if self.lock is not None:
+
+
+def as_line(record: dict[str, Any]) -> str:
+    """Return a record as one line of JSON."""
+    return json.dumps(record) + "\n"
+
+# %% ../nbs/08_training.ipynb #5b0e6208
+#| code-fold: true
+#| code-summary: "Code of the checkpoint"
+class Checkpoint:
+    """The folder of a run: reserved for one call at a time, with the file from which the next one goes on.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    config : TrainConfig
+        Without a `checkpoint_dir`, nothing is kept.
+    feed : Feed
+    """
+
+    def __init__(self, model: LanguageModel, config: TrainConfig, feed: Feed):
+        self.folder: Path | None = None
+        self.identity: dict[str, Any] = {}
+        self.lock: IO | None = None
+        self.team, self.ids = feed.team, feed.ids
+        if config.checkpoint_dir is not None:
+            self.folder = Path(config.checkpoint_dir)
+            self.identity = identity_of(model, config, feed.block_size, feed.ids)
+
+    def reserve(self) -> None:
+        """Raise TrainingError, in every process, if another run writes to the folder."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.team.rank == 0:
+            self.lock = _lock_folder(self.folder)
+        refused = self.team.rank == 0 and self.lock is None
+        if self.team.total(torch.tensor(float(refused), device=self.team.device)):
+            raise TrainingError(
+                f"another run writes to {self.folder}: wait for its end, or take another folder"
+            )
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        if self.lock is not None and self.folder is not None:
             (self.folder / _LOCK).unlink(missing_ok=True)  # while nobody else can have it
             self.lock.close()
 
-    def result(self) -> TrainResult:
-        self.put(self.mean)
-        return TrainResult(
-            model=self.model.eval(),
-            history=self.history,
-            steps=self.step,
-            finished=self.step == self.config.max_steps,
-            resumed_from=self.resumed_from,
-            seconds=self.elapsed(),
-            tokens_per_second=self.speed(),
-            precision=self.precision,
-            best_val_loss=self.best.get("val_loss", math.nan),
-            best_step=self.best.get("step"),
-        )
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and record of a checkpoint of this run; both are empty if there is none."""
+        if self.folder is None:
+            return {}, {}
+        tensors, record = {}, {}
+        if (self.folder / CHECKPOINT).exists():
+            tensors, record = load_run(self.folder / CHECKPOINT)
+            self._check_identity(record["identity"])
+        self._check_agreement(record.get("step", 0))  # before the first word about tensors
+        return tensors, record
+
+    def _check_identity(self, saved: dict[str, Any]) -> None:
+        saved = {"frozen": self.identity["frozen"]} | saved  # older ones do not say
+        if _is_fingerprint(saved.get("text"), self.ids):
+            self.identity["text"] = saved["text"]
+        for name, value in self.identity.items():
+            if saved.get(name) != value:
+                raise CheckpointError(
+                    f"{self.folder / CHECKPOINT} is of another run: its {name} is "
+                    f"{saved.get(name)!r}, not {value!r}; use another checkpoint_dir"
+                )
+
+    def _check_agreement(self, step: int) -> None:
+        """Raise CheckpointError, in every process, if not all of them begin at the same step."""
+        own = torch.tensor([step], device=self.team.device)
+        steps = self.team.rows(own).tolist()
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
+                f"checkpoint_dir must be one folder that all of them see, got {str(self.folder)!r}"
+            )
+
+    def save(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Write the file, by the first process; none goes on before it is there."""
+        if self.folder is not None and self.team.rank == 0:
+            save_run(self.folder / CHECKPOINT, tensors, {**record, "identity": self.identity})
+        self.team.wait()  # nobody may look for the file before it is there
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed have left half written."""
+        if self.folder is not None and self.team.rank == 0:
+            for name in (CHECKPOINT, BEST, LOG):
+                for left in self.folder.glob(f".{name}.*"):
+                    left.unlink(missing_ok=True)
 
 
-STREAM_WINDOW = 1024  # how many tokens to read at a time when a state is carried
-
-
-def shard(loss: WindowLoss, device: torch.device, *, compiled: bool = False) -> None:
-    """Divide the parameters of a model among all processes, by PyTorch's own engine.
-
-    Each block of a Transformer is a group of its own: only one of them is whole at a time. The rest is another group.
-    """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    if any(hasattr(p, "full_tensor") for p in loss.parameters()):
-        raise ValueError("model is divided already, by an earlier call; build it anew")
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for block in getattr(loss.model, "blocks", []):
-        if compiled:
-            # what gathers its parameters stays outside
-            block.forward = torch.compile(block.forward)
-        fully_shard(block, mesh=mesh)
-    fully_shard(loss, mesh=mesh, reshard_after_forward=True)
-
-
-@contextmanager
-def without_exchange(loss: Any) -> Iterator[None]:
-    """Keep gradients of divided parameters to this process for a while."""
-    loss.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        loss.set_requires_gradient_sync(True)
-
-
-def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
-    """Return the length of the windows, which the model must be able to read."""
-    block_size = config.block_size or model.context_length
-    if block_size is None:
-        raise ValueError("block_size must be set, since the model reads texts of any length")
-    if model.context_length is not None and block_size > model.context_length:
-        raise ValueError(
-            f"block_size must be at most {model.context_length}, which is what the model reads; "
-            f"got {block_size}"
-        )
-    return block_size
+def identity_of(
+    model: LanguageModel, config: TrainConfig, block_size: int, ids: Tensor | np.memmap
+) -> dict[str, Any]:
+    """Return what has to be the same when a run is resumed: what its steps are a function of."""
+    fixed = {k: v for k, v in asdict(config).items() if k not in FREE_FIELDS}
+    fixed |= {"betas": list(config.betas), "block_size": block_size}
+    about = repr(getattr(model, "config", type(model).__name__))
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    return {**fixed, "model": about, "text": fingerprint(ids), "frozen": frozen}
 
 
 _LOCK = ".lock"
@@ -1854,6 +1769,87 @@ def _hash_ends(ids: np.ndarray, dtype: np.dtype) -> str:
         found.update(part.astype(dtype))
     return found.hexdigest()
 
+# %% ../nbs/08_training.ipynb #5b0e620a
+#| code-fold: true
+#| code-summary: "Code for devices and processes"
+def is_divided(config: TrainConfig, team: Team) -> bool:
+    """Tell whether the parameters are divided among the processes, which then all have to ask for them."""
+    return config.sharded and team.joined
+
+
+def place(loss: WindowLoss, config: TrainConfig, team: Team) -> None:
+    """Put a model on its device, or divide it among the processes."""
+    if is_divided(config, team):
+        _check_sharded(loss.model, team.device)
+        shard(loss, team.device, compiled=config.compile)
+    else:
+        loss.to(team.device)
+
+
+def prepare_loss(
+    loss: WindowLoss, config: TrainConfig, team: Team
+) -> tuple[Callable[..., tuple[Tensor, Any]], Callable[[], AbstractContextManager]]:
+    """Return the loss as processes and compiler want it, and what keeps gradients to one process for a while."""
+    if is_divided(config, team):
+        return loss, functools.partial(without_exchange, loss)
+    module: nn.Module = loss
+    pause: Callable[[], AbstractContextManager] = nullcontext
+    if team.joined:
+        where = [team.device] if team.device.type == "cuda" else None
+        module = nn.parallel.DistributedDataParallel(loss, device_ids=where)
+        pause = module.no_sync
+    return (torch.compile(module) if config.compile else module), pause
+
+
+def agree_on_precision(chosen: tuple[str, str], team: Team) -> tuple[str, str]:
+    """Return bfloat16 if all processes have chosen it, and why: "auto" tries it, and machines may differ."""
+    low = torch.tensor([chosen[0] == "bfloat16"], device=team.device).int()
+    if chosen[0] == "bfloat16" and not bool(team.rows(low).all()):
+        return "full", "another process has chosen it"
+    return chosen
+
+
+def shard(loss: WindowLoss, device: torch.device, *, compiled: bool = False) -> None:
+    """Divide the parameters of a model among all processes, by PyTorch's own engine.
+
+    Each block of a Transformer is a group of its own: only one of them is whole at a time. The rest is another group.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if any(hasattr(p, "full_tensor") for p in loss.parameters()):
+        raise ValueError("model is divided already, by an earlier call; build it anew")
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for block in getattr(loss.model, "blocks", []):
+        if compiled:
+            # what gathers its parameters stays outside
+            block.forward = torch.compile(block.forward)
+        fully_shard(block, mesh=mesh)
+    fully_shard(loss, mesh=mesh, reshard_after_forward=True)
+
+
+@contextmanager
+def without_exchange(loss: Any) -> Iterator[None]:
+    """Keep gradients of divided parameters to this process for a while."""
+    loss.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        loss.set_requires_gradient_sync(True)
+
+
+def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
+    """Return the length of the windows, which the model must be able to read."""
+    block_size = config.block_size or model.context_length
+    if block_size is None:
+        raise ValueError("block_size must be set, since the model reads texts of any length")
+    if model.context_length is not None and block_size > model.context_length:
+        raise ValueError(
+            f"block_size must be at most {model.context_length}, which is what the model reads; "
+            f"got {block_size}"
+        )
+    return block_size
+
 
 def seed_dropout(seed: int, device: torch.device) -> None:
     """Seed the random numbers that a model takes from PyTorch itself."""
@@ -1884,9 +1880,221 @@ def _explained_errors(step: int, config: TrainConfig) -> Iterator[None]:
         ) from error
 
 
-def as_line(record: dict[str, Any]) -> str:
-    """Return a record as one line of JSON."""
-    return json.dumps(record) + "\n"
+def is_due(step: int, every: int | None) -> bool:
+    """Tell whether it is the turn of what comes every so many steps."""
+    return every is not None and step % every == 0
+
+
+def is_late(
+    step: int, config: TrainConfig, team: Team, clock: Clock, stop: Callable[[], bool] | None
+) -> bool:
+    """Tell whether time is up for any of the processes, or one was asked to stop.
+
+    Several processes with GPUs ask each other when they report only, since that makes them wait.
+    """
+    limit, alone = config.max_seconds, team.size == 1
+    if limit is None and stop is None:
+        return False
+    if not alone and team.device.type != "cpu" and not is_due(step, config.log_every):
+        return False
+    late = limit is not None and clock.running() > limit
+    late = late or (stop is not None and bool(stop()))
+    return late if alone else bool(team.total(torch.tensor(float(late), device=team.device)))
+
+
+def opening(
+    step: int, model: LanguageModel, config: TrainConfig, team: Team, precision: tuple[str, str]
+) -> dict[str, Any]:
+    """Return the first line of the log."""
+    return {
+        "event": "start",
+        "step": step,
+        "config": asdict(config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "device": str(team.device),
+        "processes": team.size,
+        "precision": precision[0],
+        "precision_reason": precision[1],
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def restore(
+    tensors: dict[str, Tensor],
+    model: LanguageModel,
+    optimizers: Sequence[torch.optim.Optimizer],
+    mean: Mean,
+    carried: Carried,
+) -> None:
+    """Put the tensors of a checkpoint in their places."""
+    extra: dict[str, dict[str, Tensor]] = {"mean": {}, "state": {}}
+    rest: dict[str, Tensor] = {}
+    for name, t in tensors.items():
+        kind, _, of = name.partition(".")
+        if kind in extra:
+            extra[kind][of] = t
+        else:
+            rest[name] = t
+    put_back(rest, model, optimizers)
+    mean.put_back(extra["mean"])
+    if extra["state"]:
+        carried.put_back(extra["state"], model.init_state(1))
+
+# %% ../nbs/08_training.ipynb #5b0e620c
+#| code-fold: false
+def training_loop(
+    model: LanguageModel,
+    train_ids: ArrayLike | Tensor,
+    val_ids: ArrayLike | Tensor | None,
+    config: TrainConfig,
+    team: Team,
+    stop: Callable[[], bool] | None = None,
+    notify: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Prepare and resume; then evaluate, save, step and log, until all steps are made or time is up."""
+    c, T = config, check_block_size(model, config)
+    feed = Feed(train_ids, model.vocab_size, T, c, team)
+    loss = WindowLoss(model, carry=c.order == "stream")
+    validation = Validation(val_ids, loss, T, c, team)
+    precision = _precision_and_reason(c.precision, model, team.device)
+    place(loss, c, team)
+    optimizers, mean = make_optimizers(model, c), Mean(model, c)
+    carried, clock = Carried(c.accumulation, team), Clock()
+    log = Log(c, team, clock, c.batch_size * T, notify)
+    checkpoint = Checkpoint(model, c, feed)
+    with closing(log), closing(checkpoint):
+        # Resume
+        checkpoint.reserve()
+        tensors, saved = checkpoint.load()
+        start = step = saved.get("step", 0)
+        if saved:
+            restore(tensors, model, optimizers, mean, carried)
+            log.history, clock.before = saved["history"], saved["seconds"]
+            precision = saved["precision"], "as the checkpoint says"
+        precision = agree_on_precision(precision, team)
+        loss.low = precision[0] == "bfloat16"
+        anew = validation.recall() if saved else None
+        module, pause = prepare_loss(loss, c, team)
+        checkpoint.tidy()
+        log.begin(opening(step, model, c, team, precision))
+        if anew is not None:
+            log.write(anew)
+        log.show(step)
+        model.train()
+        batches, late = feed.batches(step), False
+        clock.restart()
+        while True:
+            done, fresh = step == c.max_steps, step > start
+            # Evaluate
+            due = step == 0 or (fresh and (done or is_due(step, c.eval_every)))
+            if due and validation.ids is not None:
+                with mean.in_place():
+                    val_loss = validation.measure(step)
+                    log.write({"event": "eval", "step": step, "val_loss": val_loss})
+                    validation.offer(step, val_loss)
+                clock.restart()
+            # Save
+            due = fresh and (done or late or is_due(step, c.checkpoint_every))
+            if due and checkpoint.folder is not None:
+                tensors = {} if feed.begins_anew(step) else carried.tensors()
+                if team.rank == 0 or is_divided(c, team):
+                    tensors |= mean.tensors() | tensors_of(model, optimizers)
+                record = {"step": step, "seconds": clock.elapsed(), "precision": precision[0]}
+                checkpoint.save(tensors, record | {"history": log.history})
+                clock.restart()
+            if done or late:
+                break
+            # Step
+            seed_dropout(step_seed(c.seed, step, 1 + team.rank), team.device)
+            if feed.begins_anew(step):
+                carried.begin()
+            pieces, lr = next(batches), learning_rate(step, c)
+            n_targets = sum(targets.numel() for _, targets in pieces)
+            how = {"lr": lr, "grad_clip": c.grad_clip, "count": n_targets, "pause": pause}
+            with _explained_errors(step + 1, c):
+                found, norm = update(carried.through(module), pieces, optimizers, **how)
+            step += 1
+            mean.update(step)
+            # Log
+            log.note(step, found, as_whole(norm), lr)
+            late = is_late(step, c, team, clock, stop)
+            turns = (c.log_every, c.eval_every, c.checkpoint_every)
+            if late or step == c.max_steps or any(is_due(step, every) for every in turns):
+                log.report()
+    mean.put()
+    return TrainResult(
+        model=model.eval(),
+        history=log.history,
+        steps=step,
+        finished=step == c.max_steps,
+        resumed_from=start,
+        seconds=clock.elapsed(),
+        tokens_per_second=log.speed(),
+        precision=precision[0],
+        best_val_loss=validation.best.get("val_loss", math.nan),
+        best_step=validation.best.get("step"),
+    )
+
+# %% ../nbs/08_training.ipynb #a3b2b4eb
+def train(
+    model: LanguageModel,
+    train_ids: ArrayLike | Tensor,
+    val_ids: ArrayLike | Tensor | None,
+    config: TrainConfig,
+    *,
+    stop: Callable[[], bool] | None = None,
+    notify: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Train a language model on a text: the same call on a CPU, on a GPU, and in each process that `torchrun` started.
+
+    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU, for
+    each number of threads, this is true bit for bit, however often the run was killed and resumed. PyTorch's global
+    random numbers are left alone.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        Trained in place. When a checkpoint is found, its weights are replaced.
+    train_ids, val_ids : array_like of int, shape (N,)
+        Arrays are kept on the device. A memory-mapped file, see `open_token_file`, is read in pieces. No `val_ids`,
+        no measurements.
+    config : TrainConfig
+    stop : callable, optional
+        Asked after each step; when it says True, the run saves its checkpoint and ends, as if time were up. Of several
+        processes all need one or none, and it is enough that one says so.
+    notify : callable, optional
+        Told each line of the log as it is written, see `TrainResult.history`; first, before any step, one whose "event"
+        is "start", as soon as the folder is reserved and a checkpoint found to fit.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the text is too short for a window, holds ids that the model does not know, the device is not here, or the
+        model was made under `torch.inference_mode`.
+    CheckpointError
+        If the checkpoint is damaged, or of another model, text or configuration.
+    TrainingError
+        If the loss is not finite, memory runs out, or another run writes to `config.checkpoint_dir`.
+    """
+    if not isinstance(model, LanguageModel):
+        raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}")
+    if any(p.is_inference() for p in model.parameters()):
+        raise ValueError(
+            "model was made under torch.inference_mode(), which leaves nothing that can be trained: "
+            "make or load it outside"
+        )
+    team = join_team(config.device)
+    gpus = [team.device] if team.device.type == "cuda" else []
+    gradients = torch.inference_mode(False), torch.enable_grad()  # whatever the caller has chosen
+    with gradients[0], gradients[1], torch.random.fork_rng(devices=gpus):
+        return training_loop(model, train_ids, val_ids, config, team, stop, notify)
 
 # %% ../nbs/08_training.ipynb #8584f259
 def ancestral_sample(

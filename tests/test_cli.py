@@ -1796,16 +1796,16 @@ def test_a_run_that_is_stopped_goes_on(shell):
 def test_a_run_that_is_asked_to_end_finishes_its_step_and_saves(shell, monkeypatch, kind, code):
     arguments = ["train", "--preset", "tiny", "--out", "run", "--set", "max_steps=6", "--quiet"]
     arguments += ["--set", "eval_tokens=200", "--device", "cpu"]
-    before, average = signal.signal(kind, signal.default_int_handler), training._Run.average
+    before, update = signal.signal(kind, signal.default_int_handler), training.Mean.update
 
-    def hit(run):
-        average(run)
-        if run.step == 2:
+    def hit(mean, step):
+        update(mean, step)
+        if step == 2:
             os.kill(os.getpid(), kind)
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(training._Run, "average", hit)
+            patch.setattr(training.Mean, "update", hit)
             assert shell(*arguments).code == code
     finally:
         signal.signal(kind, before)
@@ -1995,17 +1995,17 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(shell, monkeypatch):
     Path("notes.txt").write_text(VERSE * 5)
     arguments = ["train", "notes.txt", *SMALL, "--set", "max_steps=9", "-q", "--json"]
     (through,) = shell(*arguments, "--out", "through").records
-    average = training._Run.average
+    update = training.Mean.update
 
-    def hit(run):
-        average(run)
-        if run.step == 4:
+    def hit(mean, step):
+        update(mean, step)
+        if step == 4:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(training._Run, "average", hit)
+            patch.setattr(training.Mean, "update", hit)
             assert shell(*arguments, "--out", "parts").code == 130
     finally:
         signal.signal(signal.SIGINT, before)

@@ -250,7 +250,7 @@ def test_a_resumed_stream_equals_an_uninterrupted_one_bit_for_bit(tmp_path, stop
     through = train(tiny_lstm(), TEXT, TEXT[:60], stream_config(**options))
     config = stream_config(**options, checkpoint_dir=tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "is_late", lambda run: run.step == stop)
+        patch.setattr(training, "is_late", lambda step, *_: step == stop)
         assert train(tiny_lstm(), TEXT, TEXT[:60], config).steps == stop
     saved = load_run(tmp_path / CHECKPOINT)[0]
     assert ("state.0" in saved) == (stop != 8)  # between two epochs there is none
@@ -642,13 +642,13 @@ def test_plain_sgd_is_pytorchs_own():
 
 
 def test_the_mean_of_the_last_steps_is_returned_measured_and_kept(tmp_path, monkeypatch):
-    seen, average = [], training._Run.average
+    seen, update = [], training.Mean.update
 
-    def spy(run):
-        average(run)
-        seen.append([p.detach().clone() for p in run.model.parameters()])
+    def spy(mean, step):
+        update(mean, step)
+        seen.append([p.detach().clone() for p in mean.model.parameters()])
 
-    monkeypatch.setattr(training._Run, "average", spy)
+    monkeypatch.setattr(training.Mean, "update", spy)
     model, ids = tiny_gpt(dropout=0.0).double(), torch.arange(400) % V
     config = tiny_config(12, average_fraction=0.3, eval_every=4, checkpoint_dir=tmp_path)
     result = train(model, ids, ids[:60], config)
@@ -667,10 +667,19 @@ def test_the_mean_of_the_last_steps_is_returned_measured_and_kept(tmp_path, monk
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_no_steps_or_all_of_them_can_be_averaged(share):
     model = tiny_gpt()
-    run = training._Run(model, TEXT, None, tiny_config(3, average_fraction=share), SOLO)
-    run.resume()
-    run.go()
-    assert bool(run.mean) == bool(share)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    mean, after = training.Mean(model, tiny_config(3, average_fraction=share)), []
+    for step in range(1, 4):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(1.0)
+        mean.update(step)
+    assert bool(mean.values) == bool(share)
+    with mean.in_place():
+        after += [p - start[name] for name, p in model.named_parameters()]
+    expected = (1 + 2 + 3) / 3 if share else 3.0  # of all three, or the last one as it is
+    assert all((gap - expected).abs().max() < 1e-5 for gap in after)
+    assert all(((p - start[n]) - 3.0).abs().max() < 1e-5 for n, p in model.named_parameters())
 
 
 # --- measuring ---
@@ -886,7 +895,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     through = train(tiny_gpt(), TEXT, TEXT[:60], tiny_config(**options))
     config = tiny_config(**options, checkpoint_dir=tmp_path)
     with monkeypatch.context() as patch:  # as if time were up after so many steps
-        patch.setattr(training._Run, "is_late", lambda run: run.step == stop)
+        patch.setattr(training, "is_late", lambda step, *_: step == stop)
         halted = train(tiny_gpt(), TEXT, TEXT[:60], config)
         assert not halted.finished and halted.steps == stop
     again = train(tiny_gpt(seed=99), TEXT, TEXT[:60], config)  # its weights are replaced
@@ -969,9 +978,9 @@ def test_a_run_with_frozen_parameters_goes_on_with_the_same_ones(tmp_path):
 def test_numbers_of_another_model_change_nothing():
     model, other = tiny_gpt(), tiny_gpt(n_hidden=8)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    for tensors in (training.pack(other, []), {"model.x": torch.zeros(1)}):
+    for tensors in (training.tensors_of(other, []), {"model.x": torch.zeros(1)}):
         with pytest.raises(CheckpointError, match="of another model"):
-            training.unpack(tensors, model, [])
+            training.put_back(tensors, model, [])
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
@@ -1019,7 +1028,7 @@ def two_part_runs(folder: Path, first: dict, second: dict, monkeypatch) -> tuple
         changed = dataclasses.replace(config, **options)
         model = tiny_gpt(dropout=0.0)
         with monkeypatch.context() as patch:
-            patch.setattr(training._Run, "is_late", lambda run, stop=stop: run.step == stop < 30)
+            patch.setattr(training, "is_late", lambda step, *_, at=stop: step == at < 30)
             halves.append(train(model, np.arange(600) % V, valid, changed))
     return tuple(halves)
 
@@ -1075,10 +1084,7 @@ def test_a_kept_best_of_an_older_library_is_measured_anew(tmp_path, monkeypatch)
 
 def test_a_second_run_in_the_same_folder_is_refused_and_the_first_finishes(tmp_path, monkeypatch):
     """In the middle of the first run, from the same process and from another one."""
-    config, average = (
-        tiny_config(checkpoint_dir=tmp_path, checkpoint_every=1),
-        training._Run.average,
-    )
+    config, update = tiny_config(checkpoint_dir=tmp_path, checkpoint_every=1), training.Mean.update
     refused = []
     program = f"""
 import numpy as np
@@ -1090,9 +1096,9 @@ except TrainingError as error:
     print(error)
 """
 
-    def interrupt(run):
-        average(run)
-        if run.step == 5 and not refused:
+    def interrupt(mean, step):
+        update(mean, step)
+        if step == 5 and not refused:
             files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
             (tmp_path / f".{CHECKPOINT}.0123").touch()  # as if it were just being written
             with pytest.raises(TrainingError, match=f"another run writes to {tmp_path}: wait"):
@@ -1105,7 +1111,7 @@ except TrainingError as error:
             (tmp_path / f".{CHECKPOINT}.0123").unlink()
             assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    monkeypatch.setattr(training._Run, "average", interrupt)
+    monkeypatch.setattr(training.Mean, "update", interrupt)
     result = train(tiny_gpt(), TEXT, None, config)
     assert refused[0].startswith(f"another run writes to {tmp_path}")
     monkeypatch.undo()
@@ -1176,31 +1182,30 @@ def test_a_run_stops_when_it_is_asked_to_and_goes_on_from_there(tmp_path):
 def test_if_one_of_several_processes_is_asked_to_stop_all_do(monkeypatch):
     """Processes with GPUs ask each other when they report only."""
     monkeypatch.setattr(training.Team, "total", lambda team, values: values + 1)  # the other one is
-    run = training._Run(tiny_gpt(), TEXT, None, tiny_config(log_every=10), SOLO, lambda: False)
-    assert not run.is_late()
-    run.team = training.Team(0, 2, torch.device("cpu"))
-    run.step = 3
-    assert run.is_late()
-    run.team = training.Team(0, 2, torch.device("meta"))
-    assert not run.is_late()
-    run.step = 10
+    pair, gpus = (training.Team(0, 2, torch.device(kind)) for kind in ("cpu", "meta"))
+
+    def late(step, team, stop=lambda: False):
+        return training.is_late(step, tiny_config(log_every=10), team, training.Clock(), stop)
+
+    assert not late(0, SOLO)
+    assert late(3, pair)
+    assert not late(3, gpus)
     with monkeypatch.context() as patch:
         patch.setattr(training.torch, "tensor", lambda value, device: torch.zeros(()))
-        assert run.is_late()
-    run.stop = None
-    assert not run.is_late()
+        assert late(10, gpus)
+    assert not late(10, gpus, stop=None)
 
 
 def raise_at(step: int, kind: signal.Signals, monkeypatch) -> None:
     """Let this process get a signal in the middle of a step."""
-    average = training._Run.average
+    update = training.Mean.update
 
-    def hit(run):
-        average(run)
-        if run.step == step:
+    def hit(mean, now):
+        update(mean, now)
+        if now == step:
             os.kill(os.getpid(), kind)
 
-    monkeypatch.setattr(training._Run, "average", hit)
+    monkeypatch.setattr(training.Mean, "update", hit)
 
 
 def test_a_mapped_file_and_an_array_of_one_text_are_one_text_for_a_resumed_run(tmp_path):
@@ -1488,20 +1493,22 @@ def test_torchrun_trains_a_preset(pair):
 
 def test_processes_take_their_own_parts_of_one_batch_and_their_own_dropout(monkeypatch):
     config = tiny_config(3, accumulation=2, batch_size=8)
-    seeds, batches = {}, {}
+    seeds, batches, update = {}, {}, training.update
     for rank in range(2):
         team = training.Team(rank, 2, torch.device("cpu"))
-        run = training._Run(tiny_gpt(dropout=0.5), TEXT, None, config, team)
-        run.module, run.pause = run.prepare_loss()
         seeds[rank], batches[rank] = [], []
-        for step in range(3):
-            with monkeypatch.context() as patch, torch.random.fork_rng():
-                patch.setattr(
-                    training, "seed_dropout", lambda seed, _, r=rank: seeds[r].append(seed)
-                )
-                pieces = run.pieces(step)
-                run.advance(pieces)
+
+        def look(loss, pieces, *args, rank=rank, **how):
             batches[rank].append(torch.cat([inputs for inputs, _ in pieces]))
+            return update(loss, pieces, *args, **how)
+
+        with monkeypatch.context() as patch:  # as one of two processes would, if they could talk
+            patch.setattr(training, "join_team", lambda device, team=team: team)
+            patch.setattr(training.Team, "total", lambda team, values: values)
+            patch.setattr(training.Team, "rows", lambda team, values: values)
+            patch.setattr(training, "seed_dropout", lambda seed, _, r=rank: seeds[r].append(seed))
+            patch.setattr(training, "update", look)
+            train(tiny_gpt(dropout=0.5), TEXT, None, config)
     assert len({*seeds[0], *seeds[1]}) == 6  # no two steps and no two processes draw the same
     for step in range(3):
         starts = step_starts(len(TEXT), 8, 8, config.seed, step)
@@ -1541,18 +1548,20 @@ def test_if_one_process_dies_the_other_ends_with_an_error(tmp_path):
     assert first.returncode not in (0, None) and "Error" in output
 
 
-def test_processes_that_begin_at_different_steps_are_refused(monkeypatch):
-    run = training._Run(
-        tiny_gpt(), TEXT, None, tiny_config(), training.Team(0, 2, torch.device("cpu"))
+def test_processes_that_begin_at_different_steps_are_refused(tmp_path, monkeypatch):
+    config = tiny_config(checkpoint_dir=tmp_path, batch_size=8)
+    train(tiny_gpt(), TEXT, None, config, stop=iter([False, False, True]).__next__)
+    monkeypatch.setattr(
+        training, "join_team", lambda device: training.Team(0, 2, torch.device("cpu"))
     )
-    run.step = 3
+    monkeypatch.setattr(training.Team, "total", lambda team, values: values)
 
     def with_the_other(team, step):
         return torch.cat([step, 0 * step])  # which found no checkpoint
 
     monkeypatch.setattr(training.Team, "rows", with_the_other)
     with pytest.raises(CheckpointError, match="different steps, 3, 0; checkpoint_dir must be"):
-        run.check_agreement()
+        train(tiny_gpt(), TEXT, None, config)
 
 
 # --- bad input ---
@@ -1723,10 +1732,12 @@ def test_processes_on_different_machines_compute_in_the_same_precision(processor
     processor(3.0)
     monkeypatch.setattr(training.Team, "rows", lambda team, own: torch.cat([own, 0 * own]))
     model, team = GPT(GPTConfig.modern(V, 8, 320, 1, 4)), training.Team(0, 2, torch.device("cpu"))
-    run = training._Run(model, TEXT, None, tiny_config(), team)
-    assert run.precision == "bfloat16"
-    run.agree_on_precision()
-    assert run.precision == "full" and not run.window_loss.low
+    chosen = training._precision_and_reason("auto", model, team.device)
+    assert chosen[0] == "bfloat16"
+    assert training.agree_on_precision(chosen, team) == ("full", "another process has chosen it")
+    assert training.agree_on_precision(("full", "as it is"), team) == ("full", "as it is")
+    monkeypatch.setattr(training.Team, "rows", lambda team, own: torch.cat([own, own]))
+    assert training.agree_on_precision(chosen, team) == chosen
 
 
 def test_recurrent_models_keep_full_precision():
