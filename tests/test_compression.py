@@ -37,7 +37,8 @@ from arbook.compression import (
     model_identity,
 )
 from arbook.ngram import NGramLM, modified_discounts
-from arbook.objective import LanguageModel, check_conformance
+from arbook.conformance import check_conformance
+from arbook.objective import LanguageModel
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.sampling import pack
 from arbook.tokens import BPETokenizer, CharTokenizer
