@@ -15,6 +15,7 @@ from . import ngram as ngram
 from . import objective as objective
 from . import perplexity as perplexity
 from . import recurrent as recurrent
+from . import runs as runs
 from . import sampling as sampling
 from . import sources as sources
 from . import tables as tables
@@ -45,6 +46,9 @@ from .perplexity import TransformersLM as TransformersLM
 from .perplexity import score as score
 from .recurrent import LSTMLM as LSTMLM
 from .recurrent import LSTMConfig as LSTMConfig
+from .runs import load_model as load_model
+from .runs import recorded_model as recorded_model
+from .runs import save_model as save_model
 from .sampling import Chain as Chain
 from .sampling import Greedy as Greedy
 from .sampling import MinP as MinP
@@ -61,9 +65,6 @@ from .tokens import BPETokenizer as BPETokenizer
 from .tokens import CharTokenizer as CharTokenizer
 from .tokens import WordTokenizer as WordTokenizer
 from .training import TrainConfig as TrainConfig
-from .training import load_model as load_model
-from .training import recorded_model as recorded_model
-from .training import save_model as save_model
 from .training import train as train
 from .transformer import GPT as GPT
 from .transformer import GPTConfig as GPTConfig

@@ -64,7 +64,7 @@ TERMS = {
     "reproducibility": "08_training#stopped-and-resumed",
     "mixed precision": "08_training#how-fast-is-fast",
     "bf16": "08_training#how-fast-is-fast",
-    "seed": "08_training#is-my-loss-normal",
+    "seed": "08b_runs#is-my-loss-normal",
     "temperature": "09_sampling#temperature",
     "top-p": "09_sampling#cutting-the-tail",
     "nucleus sampling": "09_sampling#cutting-the-tail",
