@@ -19,6 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import unavailable
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from arbook import compression as cp
 from arbook import data
 from arbook.compression import (
@@ -36,16 +40,13 @@ from arbook.compression import (
     decompress,
     model_identity,
 )
+from arbook.decoders import pack
 from arbook.ngram import NGramLM, modified_discounts
 from arbook.objective import LanguageModel, check_conformance
 from arbook.recurrent import LSTMLM, LSTMConfig
-from arbook.sampling import pack
 from arbook.tokens import BPETokenizer, CharTokenizer
 from arbook.transformer import GPT, GPTConfig
 from bench import compression as bench
-from conftest import unavailable
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 TEXT = (
     "It was the best of times, it was the worst of times, it was the age of wisdom.\n"
