@@ -7,6 +7,8 @@ from . import compression as compression
 from . import data as data
 from . import decoders as decoders
 from . import encodings as encodings
+from . import files as files
+from . import guards as guards
 from . import micro as micro
 from . import ngram as ngram
 from . import objective as objective
