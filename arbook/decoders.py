@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ar import as_count
+from .guards import as_count
 from .objective import LanguageModel, as_token_ids
-from .transformer import GPT, KVCache
+from .transformer import GPT, GPTConfig, KVCache
 
 # %% auto #0
-__all__ = ['PackedLinear', 'pack', 'static_step', 'StaticDecoder']
+__all__ = ['PackedLinear', 'pack', 'StaticCache', 'StaticDecoder']
 
 # %% ../nbs/07b_decoders.ipynb #a9d3bea3
 class PackedLinear(nn.Linear):
@@ -39,7 +39,12 @@ class PackedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map vectors (..., C) to vectors (..., F)."""
         weight = self.weight
-        if not _into_cache.get() or torch.is_grad_enabled() or not self._fits(x, weight):
+        if (
+            torch.compiler.is_compiling()
+            or not _into_cache.get()
+            or torch.is_grad_enabled()
+            or not self._fits(x, weight)
+        ):
             return super().forward(x)
         if self.packed is None or self._changed(weight):
             self._pack(weight)
@@ -52,15 +57,17 @@ class PackedLinear(nn.Linear):
         weight = weight.detach()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, self.batch_size)
         self.counted = not weight.is_inference()
-        self.version = self._version(weight)
+        self.version = self._weights_version(weight)
         rows, columns = (max(1, n // 8) for n in weight.shape)
         self.probe = weight[::rows, ::columns]  # a view: it changes with the weights
         self.probed = self.probe.clone()
 
     def _changed(self, weight: Tensor) -> bool:
-        return self.version != self._version(weight) or not torch.equal(self.probe, self.probed)
+        return self.version != self._weights_version(weight) or not torch.equal(
+            self.probe, self.probed
+        )
 
-    def _version(self, weight: Tensor) -> tuple[int, int]:
+    def _weights_version(self, weight: Tensor) -> tuple[int, int]:
         """Return where the weights lie and, if PyTorch counts that, how often they were written to.
 
         It does not count what a fused optimiser writes, or anybody through `.data`: hence the probe, and a new copy for
@@ -81,6 +88,8 @@ def _read_packed(model: GPT, ids: Tensor, cache: KVCache | None = None) -> Tenso
     hidden = type(model).hidden
     if cache is None:  # many tokens at once, which gain little
         return hidden(model, ids)
+    if torch.compiler.is_compiling():  # which takes no part of another layer
+        return hidden(model, ids, cache)
     if not cache.length:  # a text begins
         for part in model.modules():
             if isinstance(part, PackedLinear):
@@ -126,7 +135,8 @@ def pack(model: GPT, batch_size: int = 1) -> GPT:
         ):
             parent = getattr(block, part)
             setattr(parent, name, PackedLinear(getattr(parent, name), B))
-    copied.hidden = partial(_read_packed, copied)
+    # An attribute of this one model, so that its class, and what `hidden` means there, stay what they are.
+    copied.hidden = partial(_read_packed, copied)  # type: ignore[method-assign]
     return copied
 
 
@@ -147,46 +157,60 @@ def _can_pack() -> bool:
     finally:
         _into_cache.reset(reading)
 
-# %% ../nbs/07b_decoders.ipynb #2dc4784f
-def static_step(model: GPT, ids: Tensor, position: Tensor, cache: KVCache) -> Tensor:
-    """Read one token per row, with the same shapes at every position.
+# %% ../nbs/07b_decoders.ipynb #815e6126
+class StaticCache(KVCache):
+    """The memory of a cache, used with the same shapes at every position: what a recorded step reads and writes.
+
+    Nothing is checked or counted here, since a recording does neither: its owner does, before each replay.
 
     Parameters
     ----------
-    model : GPT
-        In evaluation mode.
-    ids : Tensor of int64, shape (B, 1)
-    position : Tensor of int64, shape (1,)
-        How many tokens were read before. The length of the cache plays no part, and is not changed.
     cache : KVCache
-        Written at `position`, in place.
+        Whose memory it is.
 
-    Returns
-    -------
-    Tensor, shape (B, V)
-        The logits of the next token.
+    Attributes
+    ----------
+    position : Tensor of int64, shape (1,)
+        How many tokens were read before; to be set, in place, before each token.
+    seen : Tensor of bool, shape (T,)
+        Which places a query at this position may see.
     """
-    x, rotary = model.embedding(ids), None  # (B, 1, C)
-    if model.config.positions == "learned":
-        x = x + model.position_embedding(position)
-    if model.config.positions == "rotary":
-        rotary = model.rotary_cos[position], model.rotary_sin[position]  # (1, D / 2) each
-    seen = torch.arange(cache.context_length, device=ids.device) <= position  # (T,)
-    for layer, block in enumerate(model.blocks):
-        q, k, v = block.attention.heads(block.norm_1(x), rotary)
-        keys, values = cache.keys[layer], cache.values[layer]  # (B, H_kv, T, D)
-        keys.index_copy_(2, position, k)
-        values.index_copy_(2, position, v)
-        shared = q.shape[1] != keys.shape[1]
-        y = F.scaled_dot_product_attention(q, keys, values, seen[None], enable_gqa=shared)
-        x = x + block.attention.projection(y.transpose(1, 2).flatten(2))
-        x = x + block.mlp(block.norm_2(x))
-    return F.linear(model.norm(x)[:, -1], model.output_weight)
+
+    def __init__(self, cache: KVCache):
+        self.keys, self.values, self.length = cache.keys, cache.values, cache.length
+        with torch.inference_mode(False):
+            self.places = torch.arange(cache.context_length, device=cache.keys.device)  # (T,)
+            self.position = self.places[:1].clone()
+            self.seen = self.places <= self.position
+
+    def admit(self, ids: Tensor, config: GPTConfig) -> Tensor:
+        """Return the ids: they have been checked."""
+        return ids
+
+    def positions(self, t: int) -> Tensor:
+        """Return where the next token stands, (1,), after making the mask for it, once for all layers."""
+        self.seen.copy_(self.places <= self.position)
+        return self.position
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Write keys and values of one token to a layer, and mix what is seen of all T places: (B, H, 1, D)."""
+        keys, values = self.keys[layer], self.values[layer]  # (B, H_kv, T, D)
+        keys.index_copy_(2, self.position, k.to(keys.dtype))
+        values.index_copy_(2, self.position, v.to(keys.dtype))
+        keys, values, shared = keys.to(q.dtype), values.to(q.dtype), q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(q, keys, values, self.seen[None], enable_gqa=shared)
+
+    def advance(self, t: int) -> None:
+        """Do nothing: the length is counted outside of the recording."""
+
+# %% ../nbs/07b_decoders.ipynb #2dc4784f
+def _static_step(model: GPT, ids: Tensor, cache: StaticCache) -> Tensor:
+    """Read one token for each row, ids (B, 1), and return the logits of what follows, (B, V)."""
+    return model.next_logits(ids, cache)[0]
 
 
 class StaticDecoder(LanguageModel):
-    (
-        """A GPT that is ready to write fast: with fixed shapes and, on a GPU, compiled and recorded as a CUDA graph.
+    """A GPT that is ready to write fast: with fixed shapes and, on a GPU, compiled and recorded as a CUDA graph.
 
     Pass it to `generate` in place of the model; the text is the same. It has one cache, for one batch at a time: when
     another one begins, the first cannot go on.
@@ -203,34 +227,27 @@ class StaticDecoder(LanguageModel):
 
     Examples
     --------
-    >>> from arbook.transformer import GPTConfig
     >>> model = GPT(GPTConfig(vocab_size=9, context_length=8, n_embd=8, n_layer=1, n_head=2)).eval()
     >>> decoder, ids = StaticDecoder(model, compile=False), torch.tensor([[3]])
     >>> logits, state = decoder.next_logits(ids, decoder.init_state(1))
     >>> torch.allclose(logits, model(ids)[:, -1], atol=1e-6)
     True
     """
-        ""
-    )
 
     def __init__(self, model: GPT, batch_size: int = 1, *, compile: bool | None = None):
         super().__init__()
         if not isinstance(model, GPT):
             raise TypeError(f"model must be a GPT, got {type(model).__name__}")
-        self.model, self.vocab_size, self.context_length = (
-            model,
-            model.vocab_size,
-            model.context_length,
-        )
-        self.on_gpu = model.device.type == "cuda"
+        self.model, self.vocab_size = model, model.vocab_size
+        self.context_length, self.on_gpu = model.context_length, model.device.type == "cuda"
         self.cache = model.init_state(batch_size)
-        self._state = self.cache
-        self._ids = torch.zeros(batch_size, 1, dtype=torch.int64, device=model.device)
-        self._position = torch.zeros(1, dtype=torch.int64, device=model.device)
+        self._state, self._static = self.cache, StaticCache(self.cache)
+        with torch.inference_mode(False):
+            self._ids = torch.zeros(batch_size, 1, dtype=torch.int64, device=model.device)
         compiled = self.on_gpu if compile is None else compile
-        self._step = torch.compile(static_step, fullgraph=True) if compiled else static_step
-        self._graph: Any = None
-        self._logits: Tensor | None = None
+        self._step = torch.compile(_static_step, fullgraph=True) if compiled else _static_step
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._logits = torch.empty(0)  # where the recording writes
 
     def forward(self, ids: Tensor) -> Tensor:
         """Score the next token at every position: ids (B, T) -> logits (B, T, V)."""
@@ -262,7 +279,8 @@ class StaticDecoder(LanguageModel):
         ids = as_token_ids(ids, self.vocab_size)
         state.advance(1)  # raises if the context is full
         self._ids.copy_(ids)
-        self._position.fill_(state.length - 1)
+        self._static.length = state.length - 1
+        self._static.position.fill_(self._static.length)
         with torch.no_grad():
             return self._run(), state
 
@@ -275,19 +293,21 @@ class StaticDecoder(LanguageModel):
 
     def _run(self) -> Tensor:
         if not self.on_gpu:
-            return self._step(self.model, self._ids, self._position, self.cache)
+            return self._step(self.model, self._ids, self._static)
         if self._graph is None:
-            self._record()
+            self._graph, self._logits = self._record()
         self._graph.replay()
         return self._logits.clone()  # the next replay writes there again
 
-    def _record(self) -> None:
+    def _record(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Return a recording of the step, and where each replay writes its logits, (B, V)."""
         side = torch.cuda.Stream()  # warm up beside the main stream, as recording demands
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
-                self._step(self.model, self._ids, self._position, self.cache)
+                self._step(self.model, self._ids, self._static)
         torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._logits = self._step(self.model, self._ids, self._position, self.cache)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = self._step(self.model, self._ids, self._static)
+        return graph, logits

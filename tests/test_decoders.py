@@ -1,6 +1,7 @@
 """Decoders that write what their model writes: packed weights, fixed shapes, whatever changes in between."""
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -237,10 +238,6 @@ def test_models_of_inference_mode_can_be_packed(where, tmp_path):
 
 
 def test_a_class_derived_from_gpt_is_packed_as_itself():
-    class Doubled(GPT):
-        def hidden(self, ids, cache=None):
-            return 2 * super().hidden(ids, cache)
-
     model = make_gpt(torch.float32)
     derived = Doubled(model.config)
     derived.load_state_dict(model.state_dict())
@@ -251,6 +248,19 @@ def test_a_class_derived_from_gpt_is_packed_as_itself():
         assert isinstance(packed, Doubled)
         assert torch.allclose(packed(ids), 2 * model(ids), rtol=0, atol=1e-4)
         assert torch.allclose(read, 2 * model(ids), rtol=0, atol=1e-4)
+
+
+def test_the_weights_of_a_packed_model_are_saved_and_loaded_without_running_code():
+    """What lies beside the weights are plain numbers too, as for any other module."""
+    model = make_gpt(torch.float32)
+    packed, file = de.pack(model), io.BytesIO()
+    torch.save(packed.state_dict(), file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    assert loaded.keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded[name], w) for name, w in model.state_dict().items())
+    versions = [about["version"] for about in packed.state_dict()._metadata.values()]
+    assert all(isinstance(version, int) for version in versions)
 
 
 def test_without_the_private_operations_a_model_is_only_copied(monkeypatch):
@@ -285,6 +295,54 @@ def test_static_steps_are_steps(layout, dtype):
             assert torch.allclose(logits[:, 0], expected[:, t], rtol=0, atol=tolerance)
     with pytest.raises(ValueError, match="the context is full"):
         decoder.next_logits(ids[:, :1], state)
+
+
+class Doubled(GPT):
+    """A reader's class: another function, told in one place."""
+
+    def hidden(self, ids, cache=None):
+        return 2 * super().hidden(ids, cache)
+
+
+class Capped(GPT):
+    """Another one, whose logits are bounded."""
+
+    def forward(self, ids):
+        return 3 * torch.tanh(super().forward(ids) / 3)
+
+    def next_logits(self, ids, state):
+        logits, state = super().next_logits(ids, state)
+        return 3 * torch.tanh(logits / 3), state
+
+
+@pytest.mark.parametrize("kind", [Doubled, Capped])
+def test_a_static_decoder_is_the_function_of_a_derived_class(kind):
+    plain = make_gpt()
+    model = kind(plain.config).double()
+    model.load_state_dict(plain.state_dict())
+    model.eval()
+    decoder, ids = de.StaticDecoder(model, 2), torch.randint(V, (2, 12), generator=seed(0))
+    state, expected = decoder.init_state(2), model(ids)
+    assert not torch.allclose(expected, plain(ids), atol=1e-2)
+    for t in range(12):
+        logits, state = decoder.next_logits(ids[:, t : t + 1], state)
+        assert torch.allclose(logits, expected[:, t], rtol=0, atol=1e-10)
+
+
+def test_a_static_step_serves_itself_of_packed_weights():
+    """They are what is multiplied there, and are made anew when a text begins."""
+    packed = de.pack(make_gpt(torch.float32))
+    layer = packed.blocks[0].mlp.up
+    if not isinstance(layer, de.PackedLinear):
+        pytest.skip("this PyTorch, or this processor, cannot pack")
+    decoder, one = de.StaticDecoder(packed, compile=False), torch.tensor([[1]])
+    _, state = decoder.next_logits(one, decoder.init_state(1))
+    first = layer.packed
+    assert first is not None
+    decoder.next_logits(one, state)
+    assert layer.packed is first
+    decoder.next_logits(one, decoder.init_state(1))
+    assert layer.packed is not first
 
 
 def test_a_static_decoder_takes_the_place_of_its_model():

@@ -4,8 +4,9 @@ import doctest
 import importlib
 import pkgutil
 
-import arbook
 import pytest
+
+import arbook
 
 MODULES = sorted(m.name for m in pkgutil.iter_modules(arbook.__path__) if m.name[0] != "_")
 WITHOUT = {"cli", "plots"}  # a command shows its examples in the appendix, a figure on the pages

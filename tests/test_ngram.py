@@ -12,13 +12,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from conftest import count_calls, unavailable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from arbook import data, ngram, objective
 from arbook.ar import NotFittedError
 from arbook.ngram import ABSENT, SMOOTHING, UNSEEN, NGramLM
 from arbook.tokens import CharTokenizer, Vocab, WordTokenizer
-from conftest import count_calls, unavailable
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 START = "start"
 SENTENCES = ["the cat sat", "the dog sat", "a cat sat", "the cat ran"]

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from arbook import data
-from arbook import objective as ob
-from arbook.tokens import CharTokenizer, Corpus
-from bench._record import run_apart
 from conftest import unavailable
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+
+from arbook import data
+from arbook import objective as ob
+from arbook.tokens import CharTokenizer, Corpus
+from bench._record import run_apart
 
 # float64 throughout, unless a test says otherwise: what differs then differs by rounding
 

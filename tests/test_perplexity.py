@@ -6,6 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import unavailable
+from hypothesis import given
+from hypothesis import strategies as st
+
 from arbook import data
 from arbook.ngram import NGramLM, chain_deviation
 from arbook.objective import LanguageModel, check_conformance, compute_perplexity, perplexity
@@ -26,9 +30,6 @@ from arbook.perplexity import (
 from arbook.recurrent import LSTMLM, LSTMConfig, NeuralCache, per_position_loss
 from arbook.training import encode_parts, evaluate, open_token_file, text_windows, write_token_file
 from arbook.transformer import GPT, GPTConfig
-from conftest import unavailable
-from hypothesis import given
-from hypothesis import strategies as st
 
 V, T = 13, 6
 TEXT = np.random.default_rng(0).integers(0, V, 101)

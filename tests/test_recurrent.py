@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
 from arbook import ar
 from arbook import recurrent as rc
+from arbook.ngram import NGramLM
 from arbook.objective import (
     IGNORE,
     LanguageModel,
@@ -22,12 +28,7 @@ from arbook.objective import (
     compute_perplexity,
     read_in_steps,
 )
-from arbook.ngram import NGramLM
 from arbook.transformer import GPT, GPTConfig
-from conftest import ROOT
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
 
 CELLS = {"lstm": (rc.lstm_cell, 2), "gru": (rc.gru_cell, 1), "rnn": (rc.rnn_cell, 1)}
 V = 11

@@ -8,6 +8,7 @@ __all__ = ['quadruple']
 # %% ../nbs/01_use.ipynb #01cell02
 from .core import double
 
+
 # %% ../nbs/01_use.ipynb #01cell05
 def quadruple(x: float) -> float:
     """Four times a number."""
