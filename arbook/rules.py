@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .ar import as_count, as_number
+from .guards import Bounds, Checked, Count, as_count, as_number, guards_of
 
 # %% auto #0
 __all__ = ['pick', 'Dice', 'History', 'Processor', 'Filter', 'Greedy', 'Temperature', 'TopK', 'TopP', 'MinP', 'Epsilon', 'Eta',
@@ -67,7 +67,7 @@ class Dice:
         batch_size: int = 1,
     ):
         many = isinstance(generator, Sequence)
-        each = list(generator) if many else [generator]
+        each: list[Any] = list(generator) if isinstance(generator, Sequence) else [generator]
         if many and len(each) != batch_size:
             raise ValueError(
                 f"generator must be one, or one for each of {batch_size} rows, got {len(each)}"
@@ -133,12 +133,23 @@ class History:
         return type(self)(self.ids.clone(), self.n_prompt.clone())
 
 
-class Processor:
+class Processor(Checked):
     """A rule that changes the scores of the next token before one is drawn. Put several into a `Chain`.
 
     The functions of this chapter hand it float32 or float64, whatever the model computes in. What it gets in a `Chain`
-    is a copy of its own: it may work in place, and nobody else sees that.
+    is a copy of its own: it may work in place, and nobody else sees that. If it is a frozen dataclass, its numbers are
+    checked by their annotations (`Checked`).
     """
+
+    # What errors call a field, where users know it by another name, such as that of an argument.
+    known_as: ClassVar[Mapping[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        kind: type = type(self)
+        for name, guard in guards_of(kind).items():
+            number = guard(getattr(self, name), self.known_as.get(name, name))
+            object.__setattr__(self, name, number)  # frozen, and not yet given away
+        self.check()
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return new logits: (B, V) -> (B, V). Minus infinity removes a token."""
@@ -183,11 +194,7 @@ class Temperature(Processor):
         At least 0, finite.
     """
 
-    temperature: float
-
-    def __post_init__(self) -> None:
-        number = as_number(self.temperature, "temperature", minimum=0)
-        object.__setattr__(self, "temperature", number)
+    temperature: Annotated[float, Bounds(minimum=0)]
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return scaled logits, of which the largest is 0: then no division overflows upwards."""
@@ -237,10 +244,8 @@ class TopK(Filter):
         0 keeps all, as in the lecture; so does a number above V.
     """
 
-    k: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "k", as_count(self.k, "top_k", minimum=0))
+    k: Annotated[int, Bounds(minimum=0)]
+    known_as = {"k": "top_k"}
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -288,10 +293,8 @@ class TopP(Filter):
     Holtzman and others (2020). The third lecture's code keeps one token too many where the mass is exactly p.
     """
 
-    p: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", as_number(self.p, "top_p", minimum=0, maximum=1))
+    p: Annotated[float, Bounds(minimum=0, maximum=1)]
+    known_as = {"p": "top_p"}
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -306,10 +309,8 @@ class MinP(Filter):
     Nguyen and others (2025). Unlike the other floors it does not change with the tokens that were removed before.
     """
 
-    p: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", as_number(self.p, "min_p", minimum=0, maximum=1))
+    p: Annotated[float, Bounds(minimum=0, maximum=1)]
+    known_as = {"p": "min_p"}
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -323,12 +324,7 @@ class MinP(Filter):
 class Epsilon(Filter):
     """Keep tokens with a probability of at least epsilon, and the most probable; Hewitt and others (2022)."""
 
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "epsilon", as_number(self.epsilon, "epsilon", minimum=0, maximum=1)
-        )
+    epsilon: Annotated[float, Bounds(minimum=0, maximum=1)]
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -342,12 +338,7 @@ class Epsilon(Filter):
 class Eta(Filter):
     """Keep tokens with a probability of at least min(epsilon, sqrt(epsilon) exp(-H)); Hewitt and others (2022)."""
 
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "epsilon", as_number(self.epsilon, "epsilon", minimum=0, maximum=1)
-        )
+    epsilon: Annotated[float, Bounds(minimum=0, maximum=1)]
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -364,10 +355,8 @@ class Typical(Filter):
     At p = 1 all are kept. The most probable token may be among the first to go. Meister and others (2023).
     """
 
-    p: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "p", as_number(self.p, "typical_p", minimum=0, maximum=1))
+    p: Annotated[float, Bounds(minimum=0, maximum=1)]
+    known_as = {"p": "typical_p"}
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -384,10 +373,7 @@ class TopNSigma(Filter):
     the logits, so the set does not depend on the temperature.
     """
 
-    n: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n", as_number(self.n, "n", minimum=0))
+    n: Annotated[float, Bounds(minimum=0)]
 
     def keep(self, logits: Tensor) -> Tensor:
         """Tell which tokens stay: (B, V) -> bool (B, V)."""
@@ -424,12 +410,8 @@ class RepetitionPenalty(Processor):
     Keskar and others (2019), section 4.1, where negative logits are divided too.
     """
 
-    penalty: float
-    window: int | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "penalty", as_number(self.penalty, "penalty", above=0))
-        _check_window(self.window)
+    penalty: Annotated[float, Bounds(above=0)]
+    window: Count | None = None
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return the changed logits: (B, V) -> (B, V)."""
@@ -456,13 +438,7 @@ class FrequencyPenalty(Processor):
 
     penalty: float
     presence: float = 0.0
-    window: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("penalty", "presence"):
-            number = as_number(getattr(self, name), name)
-            object.__setattr__(self, name, number)
-        _check_window(self.window)
+    window: Count | None = None
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return the changed logits: (B, V) -> (B, V)."""
@@ -483,10 +459,7 @@ class NoRepeatNGram(Processor):
         At least 1, which forbids to use any token twice.
     """
 
-    n: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n", as_count(self.n, "n"))
+    n: Count
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return the logits with minus infinity for such tokens: (B, V) -> (B, V)."""
@@ -512,7 +485,8 @@ class LogitBias(Processor):
 
     bias: Mapping[int, float]
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Take a copy of the mapping, with integers and floats, or raise TypeError or ValueError."""
         if not isinstance(self.bias, Mapping):
             raise TypeError(f"bias must map token ids to numbers, got {self.bias!r:.60}")
         bias = {}
@@ -522,7 +496,7 @@ class LogitBias(Processor):
                 raise ValueError(f"bias must hold finite numbers or -inf, got {b}")
             # as_number refuses what is not finite, and here -inf means: never this token
             bias[token] = b if b == -math.inf else as_number(b, "a value of bias")
-        object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "bias", bias)  # the caller may change the one that was given
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return the changed logits: (B, V) -> (B, V)."""
@@ -541,16 +515,17 @@ class LogitBias(Processor):
 # %% ../nbs/09_rules.ipynb #df52e9ae
 #| code-fold: true
 #| code-summary: Code of their helpers
-def _check_window(window: int | None) -> None:
-    if window is not None:
-        as_count(window, "window")
+def needed(rule: Processor, history: History | None) -> History:
+    """Return the texts that a rule looks at, or raise ValueError if it was given none."""
+    if history is None:
+        raise ValueError(f"{rule!r} looks at the text: history must be given")
+    return history
 
 
 def _recent(rule: Processor, history: History | None, window: int | None) -> Tensor:
     """Return the last tokens of the text, (B, n), or raise ValueError if there is none."""
-    if history is None:
-        raise ValueError(f"{rule!r} looks at the text: history must be given")
-    return history.ids if window is None else history.ids[:, -window:]
+    ids = needed(rule, history).ids
+    return ids if window is None else ids[:, -window:]
 
 # %% ../nbs/09_rules.ipynb #207a014f
 class Stage(NamedTuple):
@@ -762,9 +737,8 @@ class Automaton:
         for state in [start, *accepting, *(target for arc in arcs for target in arc.values())]:
             if state not in states:
                 raise ValueError(f"states must be between 0 and {len(arcs) - 1}, got {state!r}")
-        alive, more = set(accepting), True
-        while more:
-            more = {s for s in states if s not in alive and not alive.isdisjoint(arcs[s].values())}
+        alive = set(accepting)
+        while more := {s for s in states if s not in alive and alive & set(arcs[s].values())}:
             alive |= more
         if start not in alive:
             raise ValueError("accepting must hold a state that can be reached from start")
@@ -801,7 +775,7 @@ class Automaton:
 
     def over(self, tokens: Sequence[Sequence[Hashable] | None]) -> Automaton:
         """Return the same automaton over tokens: id i stands for the symbols tokens[i], if there are any."""
-        arcs = [
+        arcs: list[dict[Hashable, int]] = [
             {
                 i: target
                 for i, token in enumerate(tokens)
@@ -830,7 +804,7 @@ class Constraint(Processor):
     """
 
     def __init__(self, automaton: Automaton, *, stop: int | None = None):
-        symbols = [symbol for arc in automaton.arcs for symbol in arc]
+        symbols: list[Any] = [symbol for arc in automaton.arcs for symbol in arc]
         symbols += [] if stop is None else [as_count(stop, "stop", minimum=0)]
         if not all(isinstance(i, (int, np.integer)) and i >= 0 for i in symbols):
             raise TypeError("automaton must be over token ids; `over` makes one of characters such")
@@ -847,8 +821,7 @@ class Constraint(Processor):
 
     def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
         """Return the logits with minus infinity for what is not allowed: (B, V) -> (B, V)."""
-        if history is None:
-            raise ValueError(f"{self!r} looks at the text: history must be given")
+        history = needed(self, history)
         if self.largest >= logits.shape[1]:
             raise ValueError(
                 f"{self!r} must allow tokens from 0 to {logits.shape[1] - 1}, got {self.largest}"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .ar import as_count, as_number
+from .guards import as_count, as_number
 from .ngram import NGramLM
 from .objective import LanguageModel, as_token_ids, evaluating, holds_integers
 from .recurrent import LSTMLM
@@ -40,6 +40,7 @@ from arbook.rules import (
     as_logits,
     check_largest,
     entropy,
+    needed,
     sample_next_token,
     top_indices,
 )
@@ -220,9 +221,15 @@ class Generation:
         """The log-probability of all new tokens of each row together, (B,)."""
         return torch.stack([row.double().sum() for row in self.log_probs])
 
+    def take(self, rows: Iterable[int]) -> Generation:
+        """Return some rows, in this order."""
+        order = list(rows)
+        names = ("prompts", "ids", "log_probs", "entropies", "reasons")
+        return Generation(*(tuple(getattr(self, name)[b] for b in order) for name in names))
+
     def padded(self, fill: int) -> Tensor:
         """Return prompts and new tokens as a rectangle, filled up on the right: (B, n)."""
-        return pad_sequence(self.texts, batch_first=True, padding_value=fill)
+        return pad_sequence(list(self.texts), batch_first=True, padding_value=fill)
 
 
 class Step(NamedTuple):
@@ -233,51 +240,29 @@ class Step(NamedTuple):
     entropies: Tensor
     active: tuple[bool, ...]  # which rows got one
 
-# %% ../nbs/09_sampling.ipynb #08df0ee2
-#| code-fold: true
-#| code-summary: Code that keeps texts from ending too early
-@dataclass(frozen=True)
-class _MinNewTokens(Processor):
-    """Forbid the stop tokens as long as a row has fewer than n new tokens."""
-
-    n: int
-    stop: frozenset[int]
-
-    def __call__(self, logits: Tensor, history: History) -> Tensor:
-        early = history.ids.shape[1] - history.n_prompt < self.n  # (B,)
-        ids = torch.tensor(sorted(self.stop), device=logits.device)
-        return torch.where(early[:, None], logits.index_fill(-1, ids, -torch.inf), logits)
-
-
-def _rules(sampler: Any, n_min: int, n_max: int, stop: frozenset[int]) -> tuple:
-    """Return the rules of one call: those that were given, after the one that keeps texts from ending too early."""
-    if as_count(n_min, "min_new_tokens", minimum=0) > n_max:
-        raise ValueError(f"min_new_tokens must be at most max_new_tokens = {n_max}, got {n_min}")
-    rules = as_chain(sampler).processors
-    return (_MinNewTokens(n_min, stop), *rules) if n_min and stop else rules
-
 # %% ../nbs/09_sampling.ipynb #dcf6523f
 class _Loop:
     """The generation loop. Each call of `advance` draws one token for every row that is ready for it."""
 
-    def __init__(self, model, prompt, max_new_tokens, n_min, sampler, stop, generator, keep):
-        self.reader = Reader(model, keep=keep)
-        self.prompts, self.stop = as_prompts(prompt, model), as_stop(stop, model.vocab_size)
-        n_new, B = as_count(max_new_tokens, "max_new_tokens"), len(self.prompts)
-        rules = _rules(sampler, n_min, n_new, self.stop)
+    def __init__(self, reader: Reader, prompt: Any, plan: Plan, generator: Any):
+        self.reader, self.plan, model = reader, plan, reader.model
+        self.prompts, rules = as_prompts(prompt, model), plan.chain.processors
         self.greedy = bool(rules) and rules[-1] in (Greedy(), Temperature(0))
-        self.chain = Chain(rules[:-1] if self.greedy else rules)  # then the choice is an argmax
-        self.may_finish = any(
-            isinstance(p, Processor) and type(p).finished is not Processor.finished for p in rules
-        )  # for most rules there is nothing to ask
-        self.dice = as_dice(generator, B)
+        self.chain = (
+            Chain(rules[:-1]) if self.greedy else plan.chain
+        )  # then the choice is an argmax
+        self.dice = as_dice(generator, len(self.prompts))
         self.lengths = [len(row) for row in self.prompts]
-        self.ends, self.reasons = [n + n_new for n in self.lengths], ["length"] * B
+        self.ends = [n + plan.max_new_tokens for n in self.lengths]
+        self.reasons = ["length"] * len(self.prompts)
         self.n_prompt = torch.tensor(self.lengths, device=model.device)
-        self.text = self.n_prompt.new_zeros(B, max(self.ends))
-        self.text[:, : max(self.lengths)] = pad_sequence(self.prompts, batch_first=True)
+        self.text = self.n_prompt.new_zeros(len(self.prompts), max(self.ends))
+        prompts = pad_sequence(list(self.prompts), batch_first=True)
+        self.text[:, : max(self.lengths)] = prompts
         self.n = 0  # how many tokens all rows have
-        self.log_probs, self.entropies, self.positions = [], [], []
+        self.log_probs: list[Tensor] = []  # of each step, (B,)
+        self.entropies: list[Tensor] = []
+        self.positions: list[int] = []
         self.fine = torch.ones((), dtype=torch.bool, device=model.device)
 
     def ready(self) -> list[bool]:
@@ -292,9 +277,8 @@ class _Loop:
         logits = self.reader.read(history.ids)  # (B, V)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         ids, log_p = self.choose(self.chain(logits, history), active), logits.log_softmax(-1)
-        if not all(
-            active
-        ):  # what stands in prompts stays; what has ended reads on, and nobody looks
+        if not all(active):
+            # What stands in prompts stays; what has ended reads on, and nobody looks.
             ids = ids.where(torch.tensor(active, device=ids.device), self.text[:, self.n])
         self.log_probs.append(log_p.gather(-1, ids[:, None])[:, 0])
         self.entropies.append(entropy(log_p))
@@ -318,17 +302,9 @@ class _Loop:
 
     def end_rows(self, active: list[bool]) -> None:
         """End the rows that drew a stop token, or are complete."""
-        ended = [False] * len(active)
-        if self.stop:
-            ended = [i in self.stop for i in self.text[:, self.n - 1].tolist()]
-            self._end(active, ended, "stop")
-        if self.may_finish:
-            done = self.chain.finished(History(self.text[:, : self.n], self.n_prompt))
-            self._end(active, [d and not e for d, e in zip(done, ended, strict=True)], "complete")
-
-    def _end(self, active: list[bool], ended: list[bool], reason: str) -> None:
-        for b, (a, e) in enumerate(zip(active, ended, strict=True)):
-            if a and e:
+        reasons = self.plan.reasons(History(self.text[:, : self.n], self.n_prompt))
+        for b, (a, reason) in enumerate(zip(active, reasons, strict=True)):
+            if a and reason:
                 self.ends[b], self.reasons[b] = self.n, reason
 
     def step(self, active: list[bool]) -> Step:
@@ -344,13 +320,15 @@ class _Loop:
         log_probs, entropies = (
             torch.stack(x, 1).unbind() for x in (self.log_probs, self.entropies)
         )
-        text = self.text.unbind()
-        parts = []
+        ids, log_p, entropies_of = [], [], []
         for b, (n, end) in enumerate(zip(self.lengths, self.ends, strict=True)):
             at = self.positions.index(n)
             steps = slice(at, at + end - n)  # a row that is ready chooses at every step
-            parts.append((text[b][n:end], log_probs[b][steps], entropies[b][steps]))
-        return Generation(self.prompts, *zip(*parts, strict=True), tuple(self.reasons))
+            ids.append(self.text[b, n:end])
+            log_p.append(log_probs[b][steps])
+            entropies_of.append(entropies[b][steps])
+        reasons = tuple(self.reasons)
+        return Generation(self.prompts, tuple(ids), tuple(log_p), tuple(entropies_of), reasons)
 
 # %% ../nbs/09_sampling.ipynb #d0cb34c1
 def generate(
@@ -361,7 +339,7 @@ def generate(
     min_new_tokens: int = 0,
     sampler: Processor | Sequence[Processor] | Mapping[str, float] | None = None,
     stop: int | Collection[int] | None = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | Dice | None = None,
     keep: int | None = None,
 ) -> Generation:
     """Continue one text or a batch of texts with any model.
@@ -381,7 +359,7 @@ def generate(
         the names of transformers, such as `{"temperature": 0.8, "top_k": 50}`, and follows its order.
     stop : int or collection of int, optional
         Tokens that end a row.
-    generator : torch.Generator, or B of them, optional
+    generator : torch.Generator, or B of them, or Dice, optional
         With one for each row, a row gets what it would get alone.
     keep : int, optional
         How many tokens to keep when the context is full; all if left out, which is exact and slow.
@@ -404,7 +382,8 @@ def generate(
     >>> generate(model, [0], max_new_tokens=3).ids
     (tensor([1, 0, 1]),)
     """
-    loop = _Loop(model, prompt, max_new_tokens, min_new_tokens, sampler, stop, generator, keep)
+    plan = Plan(model, max_new_tokens, min_new_tokens, sampler, stop)
+    loop = _Loop(Reader(model, keep=keep), prompt, plan, generator)
     with evaluating(model), torch.no_grad():
         while any(active := loop.ready()):
             loop.advance(active)
@@ -419,7 +398,7 @@ def stream(
     min_new_tokens: int = 0,
     sampler: Processor | Sequence[Processor] | Mapping[str, float] | None = None,
     stop: int | Collection[int] | None = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | Dice | None = None,
     keep: int | None = None,
 ) -> Iterator[Step]:
     """Generate like `generate`, and hand over each token as soon as it is there.
@@ -431,7 +410,8 @@ def stream(
     ------
     Step
     """
-    loop = _Loop(model, prompt, max_new_tokens, min_new_tokens, sampler, stop, generator, keep)
+    plan = Plan(model, max_new_tokens, min_new_tokens, sampler, stop)
+    loop = _Loop(Reader(model, keep=keep), prompt, plan, generator)
     return _steps(model, loop)
 
 
@@ -440,6 +420,70 @@ def _steps(model: LanguageModel, loop: _Loop) -> Iterator[Step]:
         with evaluating(model), torch.no_grad():
             loop.advance(active)
         yield loop.step(active)
+
+# %% ../nbs/09_sampling.ipynb #4c4fa518
+#| code-fold: true
+#| code-summary: Code of what all loops are told
+@dataclass(frozen=True)
+class _MinNewTokens(Processor):
+    """Forbid the stop tokens as long as a row has fewer than n new tokens."""
+
+    n: int
+    stop: frozenset[int]
+
+    def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
+        text = needed(self, history)
+        early = text.ids.shape[1] - text.n_prompt < self.n  # (B,)
+        ids = torch.tensor(sorted(self.stop), device=logits.device)
+        return torch.where(early[:, None], logits.index_fill(-1, ids, -torch.inf), logits)
+
+
+class Plan:
+    """How long a text may be, by which rules it is written, and why it ends: the same for every loop.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    max_new_tokens, min_new_tokens, sampler, stop
+        As in `generate`.
+
+    Attributes
+    ----------
+    chain : Chain
+        The rules, after the one that keeps texts from ending too early.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        max_new_tokens: int,
+        min_new_tokens: int,
+        sampler: Any,
+        stop: Any,
+    ):
+        check_model(model)
+        self.max_new_tokens = n = as_count(max_new_tokens, "max_new_tokens")
+        self.stop = as_stop(stop, model.vocab_size)
+        least = as_count(min_new_tokens, "min_new_tokens", minimum=0)
+        if least > n:
+            raise ValueError(f"min_new_tokens must be at most max_new_tokens = {n}, got {least}")
+        rules = as_chain(sampler).processors
+        self.chain = Chain(
+            (_MinNewTokens(least, self.stop), *rules) if least and self.stop else rules
+        )
+        # For most rules there is nothing to ask.
+        self._may_finish = any(
+            isinstance(p, Processor) and type(p).finished is not Processor.finished
+            for p in self.chain.processors
+        )
+
+    def reasons(self, history: History) -> list[str]:
+        """Tell why each text ends here: a stop token, or a rule that calls it complete; "" if it goes on."""
+        B = len(history.ids)
+        last = history.ids[:, -1].tolist() if self.stop else [-1] * B
+        done = self.chain.finished(history) if self._may_finish else [False] * B
+        pairs = zip(last, done, strict=True)
+        return ["stop" if i in self.stop else "complete" if d else "" for i, d in pairs]
 
 # %% ../nbs/09_sampling.ipynb #f96d3250
 #| code-fold: true
@@ -552,7 +596,9 @@ def growing_text(
     return _growing(tokenizer, ids, [int(i) for i in before[-1:]], stops, free)
 
 
-def _growing(tokenizer, ids, before: list[int], stops: list[str], min_ids: int) -> Iterator[str]:
+def _growing(
+    tokenizer: Tokenizer, ids: Iterable[int], before: list[int], stops: list[str], min_ids: int
+) -> Iterator[str]:
     waiting: list[int] = []  # tokens of a character that is not complete
     held = ""  # what may be the beginning of a stop string
     for n, i in enumerate(ids, 1):
@@ -615,8 +661,9 @@ def stream_text(
     ------
     str
     """
-    several = isinstance(stop, Collection) and not isinstance(stop, str)
-    given = list(stop) if several else [] if stop is None else [stop]
+    given: list[Any] = [] if stop is None else [stop]
+    if isinstance(stop, Collection) and not isinstance(stop, str):
+        given = list(stop)
     strings = [s for s in given if isinstance(s, str)]
     tokens = as_stop([s for s in given if not isinstance(s, str)], model.vocab_size)
     prompt = as_prompt(tokenizer.encode(text), model).tolist()
@@ -630,7 +677,7 @@ def stream_text(
         generator=generator,
         keep=keep,
     )
-    new = takewhile(lambda i: i not in tokens, (step.ids.item() for step in steps))
+    new = takewhile(lambda i: i not in tokens, (int(step.ids) for step in steps))
     return growing_text(tokenizer, new, before=prompt, stop=strings, min_ids=min_new_tokens)
 
 # %% ../nbs/09_sampling.ipynb #54beafc5
@@ -726,7 +773,9 @@ def diversity(samples: Sequence[Sequence[int] | Tensor]) -> Diversity:
     for n in (1, 2):
         grams = Counter(gram for row in rows for gram in _grams(row, n))
         distinct.append(len(grams) / max(grams.total(), 1))
-    return Diversity(*distinct, float(-(share * np.log(share)).sum()), self_bleu(rows))
+    return Diversity(
+        distinct[0], distinct[1], float(-(share * np.log(share)).sum()), self_bleu(rows)
+    )
 
 
 def self_bleu(rows: Sequence[Sequence[int]], max_n: int = 4) -> float:
@@ -738,9 +787,8 @@ def self_bleu(rows: Sequence[Sequence[int]], max_n: int = 4) -> float:
         for count in counts:
             for gram, c in count.items():
                 most[gram] = sorted([*most.get(gram, [0, 0]), c])[1:]
-        for b, count in enumerate(
-            counts
-        ):  # the largest of the others is the second if it is our own
+        for b, count in enumerate(counts):
+            # The largest of the others is the second if it is our own.
             clipped = sum(
                 min(c, most[g][0] if c == most[g][1] else most[g][1]) for g, c in count.items()
             )
@@ -843,16 +891,15 @@ def beam_search(
     DeadEndError
         If no continuation is possible.
     """
-    row, n = as_prompt(prompt, model), as_count(max_new_tokens, "max_new_tokens")
-    reader, stop_ids = Reader(model, keep=keep), as_stop(stop, model.vocab_size)
-    chain = Chain(_rules(filters, min_new_tokens, n, stop_ids))
-    width, power = as_count(beam_width, "beam_width"), _as_power(length_power, n)
-    beam = _Beam(row, width, power, stop_ids, chain)
+    row, reader = as_prompt(prompt, model), Reader(model, keep=keep)
+    plan = Plan(model, max_new_tokens, min_new_tokens, filters, stop)
+    n, width = plan.max_new_tokens, as_count(beam_width, "beam_width")
+    beam = _Beam(row, width, _as_power(length_power, n), plan)
     with evaluating(model), torch.no_grad():
         for _ in range(n):
             logits = reader.read(beam.text).double()
             check_largest(logits.amax(-1), None)
-            scores, log_p = chain(logits, beam.history(beam.text)), logits.log_softmax(-1)
+            scores, log_p = plan.chain(logits, beam.history(beam.text)), logits.log_softmax(-1)
             rows = beam.extend(log_p.masked_fill(scores == -torch.inf, -torch.inf), entropy(log_p))
             if beam.is_decided():
                 break
@@ -877,9 +924,8 @@ class _Found(NamedTuple):
 class _Beam:
     """The beginnings that are kept, W rows of equal length, the best first; and, apart, the texts that have ended."""
 
-    def __init__(self, prompt, width: int, power: float, stop: frozenset[int], chain: Chain):
-        self.prompt, self.width, self.power = prompt, width, power
-        self.stop, self.chain = stop, chain
+    def __init__(self, prompt: Tensor, width: int, power: float, plan: Plan):
+        self.prompt, self.width, self.power, self.plan = prompt, width, power, plan
         self.text = prompt[None]  # (W, n)
         self.total = torch.zeros(1, dtype=torch.float64, device=prompt.device)  # log-probability
         self.log_probs = self.total.new_zeros(1, 0)  # (W, number of new tokens)
@@ -897,7 +943,7 @@ class _Beam:
             at = top_indices(totals, k)
             rows, ids = at // log_p.shape[1], at % log_p.shape[1]
             text = torch.cat([self.text[rows], ids[:, None]], dim=1)
-            reasons = self.reasons(text)
+            reasons = self.plan.reasons(self.history(text))
             self.places = [b for b, reason in enumerate(reasons) if not reason][: self.width]
             if len(self.places) == self.width or len(at) < k:
                 break
@@ -913,12 +959,6 @@ class _Beam:
         for name in ("text", "total", "log_probs", "entropies"):
             setattr(self, name, getattr(self, name)[self.places])
         return rows[self.places]
-
-    def reasons(self, text: Tensor) -> list[str]:
-        """Tell why each text ends here: it holds a stop token, or is complete; an empty string if it does not."""
-        last, complete = text[:, -1].tolist(), self.chain.finished(self.history(text))
-        pairs = zip(last, complete, strict=True)
-        return ["stop" if i in self.stop else "complete" if done else "" for i, done in pairs]
 
     def found(self, b: int, place: int, reason: str) -> _Found:
         """Return row b as a text."""
@@ -939,9 +979,15 @@ class _Beam:
         if not self.is_decided():
             texts += [self.found(b, place, "length") for b, place in enumerate(self.places)]
         texts.sort(key=lambda text: (-text.score, text.found))
-        scores, _, *parts = zip(*texts[: self.width], strict=True)
-        prompts = (self.prompt,) * len(scores)
-        return Ranked(prompts, *parts, self.total.new_tensor(scores))
+        texts = texts[: self.width]
+        return Ranked(
+            prompts=(self.prompt,) * len(texts),
+            ids=tuple(text.ids for text in texts),
+            log_probs=tuple(text.log_probs for text in texts),
+            entropies=tuple(text.entropies for text in texts),
+            reasons=tuple(text.reason for text in texts),
+            scores=self.total.new_tensor([text.score for text in texts]),
+        )
 
 
 def _as_power(power: Any, n: int) -> float:
@@ -1004,10 +1050,7 @@ def best_of_n(
     if scores.shape != (n,) or scores.isnan().any():
         raise ValueError(f"rerank must return {n} numbers, one for each text, got {scores}")
     order = scores.sort(descending=True, stable=True).indices.tolist()
-    parts = [
-        getattr(found, name) for name in ("prompts", "ids", "log_probs", "entropies", "reasons")
-    ]
-    return Ranked(*(tuple(part[b] for b in order) for part in parts), scores[order])
+    return Ranked(**vars(found.take(order)), scores=scores[order])
 
 
 class _Rolled(Dice):
@@ -1130,18 +1173,9 @@ def speculative_generate(
         raise ValueError(
             f"draft must have the vocabulary of target, {target.vocab_size}, got {draft.vocab_size}"
         )
-    run = _Speculation(
-        target,
-        draft,
-        prompt,
-        max_new_tokens,
-        min_new_tokens,
-        n_draft,
-        sampler,
-        stop,
-        generator,
-        keep,
-    )
+    plan = Plan(target, max_new_tokens, min_new_tokens, sampler, stop)
+    readers = Reader(target, keep=keep, undo=True), Reader(draft, undo=True)
+    run = _Speculation(*readers, as_prompt(prompt, target), plan, n_draft, as_dice(generator, 1))
     with evaluating(target, draft), torch.no_grad():
         while run.n < run.end:
             run.round()
@@ -1154,37 +1188,51 @@ class _Speculation:
     """One text that grows in rounds: draft, read, decide."""
 
     def __init__(
-        self, target, draft, prompt, n_max, n_min, n_draft, sampler, stop, generator, keep
+        self, target: Reader, draft: Reader, prompt: Tensor, plan: Plan, n_draft: int, dice: Dice
     ):
-        self.prompt = as_prompt(prompt, target)
-        self.target, self.draft = Reader(target, keep=keep, undo=True), Reader(draft, undo=True)
-        self.n_draft, n_max = as_count(n_draft, "n_draft"), as_count(n_max, "max_new_tokens")
-        self.stop, self.dice = as_stop(stop, target.vocab_size), as_dice(generator, 1)
-        self.chain = Chain(_rules(sampler, n_min, n_max, self.stop))
-        self.n = len(self.prompt)
-        self.end, self.reason = self.n + n_max, "length"
-        self.text = self.prompt.new_zeros(1, self.end)
-        self.text[0, : self.n] = self.prompt
-        self.log_probs, self.entropies = [], []
+        self.target, self.draft, self.prompt = target, draft, prompt
+        self.plan, self.dice, self.n_draft = plan, dice, as_count(n_draft, "n_draft")
+        self.n = len(prompt)
+        self.end, self.reason = self.n + plan.max_new_tokens, "length"
+        self.text = prompt.new_zeros(1, self.end)
+        self.text[0, : self.n] = prompt
+        self.log_probs: list[Tensor] = []
+        self.entropies: list[Tensor] = []
         self.counts = {"n_proposed": 0, "n_accepted": 0, "n_passes": 0}
 
     def history(self, n: int) -> History:
+        """Return what rules may look at after n tokens."""
         n_prompt = torch.tensor([len(self.prompt)], device=self.text.device)
         return History(self.text[:, :n], n_prompt)
 
-    def law(self, logits: Tensor, n: int, *, strict: bool = True) -> Tensor | None:
-        """Return what the rules make of logits (1, V) after n tokens, as probabilities (V,)."""
-        scores = self.chain(logits.double(), self.history(n))
-        if not strict and scores.amax() == -torch.inf:
-            return None
-        check_largest(scores.amax(-1), self.chain)
+    def scores(self, logits: Tensor, n: int) -> Tensor:
+        """Return what the rules make of logits after n tokens: (1, V) -> (1, V)."""
+        return self.plan.chain(logits.double(), self.history(n))
+
+    def law(self, logits: Tensor) -> Tensor:
+        """Return the target's law of the next token, from its logits (1, V), as probabilities (V,)."""
+        scores = self.scores(logits, self.n)
+        check_largest(scores.amax(-1), self.plan.chain)
         return scores[0].softmax(-1)
 
-    def ending(self, n: int) -> str | None:
-        """Return why the text ends after n tokens, or None if it does not."""
-        if self.text[0, n - 1].item() in self.stop:
-            return "stop"
-        return "complete" if self.chain.finished(self.history(n))[0] else None
+    def ending(self, n: int) -> str:
+        """Return why the text ends after n tokens; an empty string if it does not."""
+        return self.plan.reasons(self.history(n))[0]
+
+    def propose(self, m: int) -> list[Tensor]:
+        """Let the draft write m tokens, or fewer if the text ends there; return the laws that it drew them from."""
+        laws: list[Tensor] = []
+        for n in range(self.n, self.n + m):
+            scores = self.scores(self.draft.read(self.text[:, :n]), n)
+            largest = scores.amax(-1)
+            if largest == -torch.inf:
+                break  # the draft knows no way on; the target may
+            check_largest(largest, self.plan.chain)
+            laws.append(scores[0].softmax(-1))
+            self.text[:, n] = self.dice.draw(laws[-1][None])
+            if self.ending(n + 1):
+                break
+        return laws
 
     def round(self) -> None:
         """Add at least one token."""
@@ -1192,20 +1240,12 @@ class _Speculation:
         m = min(self.n_draft, self.end - start - 1)
         if T is not None:  # all positions have to lie between two cuts
             m = min(m, max(T - (start - window_start(start, T, self.target.keep)), 0))
-        drafted = []
-        for n in range(start, start + m):
-            q = self.law(self.draft.read(self.text[:, :n]), n, strict=False)
-            if q is None:
-                break  # the draft knows no way on; the target may
-            drafted.append(q)
-            self.text[:, n] = self.dice.draw(q[None])
-            if self.ending(n + 1):
-                break
+        drafted = self.propose(m)
         m = len(drafted)
         logits = self.target.read_all(self.text[:, : start + m])[0, -m - 1 :]  # (m + 1, V)
         self.counts["n_passes"] += 1
         for i, row in enumerate(logits):
-            p, kept = self.law(row[None], self.n), False
+            p, kept = self.law(row[None]), False
             if i < m:
                 kept = self.decide(p, drafted[i])
             elif self.n < self.end:
@@ -1237,7 +1277,12 @@ class _Speculation:
             self.end, self.reason = self.n, reason
 
     def result(self) -> Speculation:
-        new = self.text[0, len(self.prompt) : self.end].clone()
-        scores = (torch.stack(x) for x in (self.log_probs, self.entropies))
-        parts = (self.prompt, new, *scores, self.reason)
-        return Speculation(*((part,) for part in parts), **self.counts)
+        """Return the text, and how it came about."""
+        return Speculation(
+            prompts=(self.prompt,),
+            ids=(self.text[0, len(self.prompt) : self.end].clone(),),
+            log_probs=(torch.stack(self.log_probs),),
+            entropies=(torch.stack(self.entropies),),
+            reasons=(self.reason,),
+            **self.counts,
+        )
