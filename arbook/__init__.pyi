@@ -4,6 +4,7 @@
 from . import ar as ar
 from . import cli as cli
 from . import compression as compression
+from . import conformance as conformance
 from . import data as data
 from . import decoders as decoders
 from . import encodings as encodings
@@ -30,6 +31,7 @@ from .ar import select_order as select_order
 from .ar import simulate as simulate
 from .compression import compress as compress
 from .compression import decompress as decompress
+from .conformance import check_conformance as check_conformance
 from .data import available as available
 from .data import series as series
 from .data import splits as splits
@@ -37,7 +39,6 @@ from .data import text as text
 from .ngram import NGramLM as NGramLM
 from .objective import LanguageModel as LanguageModel
 from .objective import autoregressive_loss as autoregressive_loss
-from .objective import check_conformance as check_conformance
 from .objective import compute_perplexity as compute_perplexity
 from .perplexity import TransformersLM as TransformersLM
 from .perplexity import score as score

@@ -18,33 +18,35 @@ from dataclasses import dataclass
 from itertools import compress, pairwise
 from numbers import Real
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from .ar import NotFittedError, as_count
 from .data import stationary_distribution
+from .files import write_atomically
+from .guards import NotFittedError, as_count, as_ids
 from arbook.objective import (
+    StreamLoss,
+    check_token_state,
+    rows_of,
     IGNORE,
     LanguageModel,
     as_token_ids,
-    check_range,
     check_targets,
-    holds_integers,
     reduce_losses,
 )
-from .tokens import Vocab, as_ids, write_atomically
+from .tokens import Vocab
 
 # %% auto #0
 __all__ = ['ABSENT', 'UNSEEN', 'SINGLE_FALLBACK', 'MODIFIED_FALLBACK', 'SMOOTHING', 'LN10', 'START', 'STOP', 'FORMAT',
            'rank_keys', 'contexts_after', 'contexts_before', 'start_context', 'NGramCounts', 'count_ngrams', 'as_array',
            'as_stream', 'as_added', 'as_eos', 'Level', 'context_sums', 'make_level', 'maximum_likelihood', 'find_keys',
            'follow', 'add_k', 'back_off', 'score_tokens', 'score_next', 'counts_of_counts', 'absolute_discount',
-           'modified_discounts', 'kneser_ney', 'followers', 'next_log_probs', 'check_token_state', 'NGramLM',
-           'as_expectation', 'chain_mean', 'chain_deviation', 'as_words', 'spell', 'arpa_text', 'parse_arpa',
-           'cut_columns', 'as_logs', 'read_levels', 'parse_level', 'pack_levels', 'unpack_levels', 'check_levels']
+           'modified_discounts', 'kneser_ney', 'followers', 'next_log_probs', 'NGramLM', 'as_expectation', 'chain_mean',
+           'chain_deviation', 'as_words', 'spell', 'arpa_text', 'parse_arpa', 'cut_columns', 'as_logs', 'read_levels',
+           'parse_level', 'pack_levels', 'unpack_levels', 'check_levels']
 
 # %% ../nbs/05_ngrams.ipynb #baa353ae
 def rank_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -544,32 +546,6 @@ def next_log_probs(
         log_p[rows, tokens] = level.log_prob[grams]
     return log_p.reshape(ids.shape[0], -1, vocab_size)  # (B, last, V)
 
-# %% ../nbs/05_ngrams.ipynb #e74c8468
-#| code-fold: true
-#| code-summary: Code of the guard of states
-def check_token_state(state: torch.Tensor, B: int, size: int, vocab_size: int) -> torch.Tensor:
-    """Return a state that consists of the last tokens, at most `size` of each of B rows, as int64 ids, or raise.
-
-    Raises
-    ------
-    TypeError
-        If it is not a tensor of integers.
-    ValueError
-        If it has another shape than (B, m), with m at most `size`, or an id is out of range.
-    """
-    if not isinstance(state, torch.Tensor) or not holds_integers(state):
-        got = state.dtype if isinstance(state, torch.Tensor) else type(state).__name__
-        raise TypeError(f"state must be a tensor of token ids, as init_state returns it, got {got}")
-    if state.ndim != 2 or len(state) != B or state.shape[1] > size:
-        raise ValueError(
-            f"state must have shape ({B}, m) with m at most {size}, got {tuple(state.shape)}; "
-            "is it the state of another batch or another model?"
-        )
-    state = state.long()
-    if state.device.type == "cpu":
-        check_range(state, vocab_size, "state")
-    return state
-
 # %% ../nbs/05_ngrams.ipynb #3d0c0311
 SMOOTHING = ("modified-kneser-ney", "kneser-ney", "add-k", "mle")
 
@@ -611,6 +587,8 @@ class NGramLM(LanguageModel):
     >>> model(torch.tensor([[0]])).exp()
     tensor([[[0.0000, 0.6667, 0.3333]]], dtype=torch.float64)
     """
+
+    exact_chunks = True  # each position is a look-up of its own
 
     def __init__(
         self,
@@ -695,6 +673,10 @@ class NGramLM(LanguageModel):
         read = torch.cat([state.to(ids.device), ids], dim=1)  # (B, at most n - 1 + t)
         return self._next(read, ids.shape[1]), read[:, max(read.shape[1] - self.order + 1, 0) :]
 
+    def select(self, state: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the last tokens of some rows of the batch."""
+        return rows_of(state, rows)
+
     def log_prob(self, ids: torch.Tensor) -> torch.Tensor:
         """Return log p(x[t] | x[<t]) for t = 1 ... T - 1, without the other V - 1 tokens: (B, T) -> (B, T - 1)."""
         tokens = as_array(as_token_ids(ids, self.vocab_size))
@@ -719,6 +701,25 @@ class NGramLM(LanguageModel):
         log_p = score_next(self._fitted(), tokens, wanted, **self._options)
         losses = torch.from_numpy(-log_p).to(targets.device).where(keep, 0)
         return reduce_losses(losses, targets, reduction, ignore_index)
+
+    def loss_and_state(
+        self,
+        ids: torch.Tensor,
+        targets: torch.Tensor,
+        state: Any = None,
+        reduction: str = "mean",
+        *,
+        ignore_index: int = IGNORE,
+    ) -> StreamLoss:
+        """Compute the loss of one window of a longer text, without the other V - 1 tokens, and the next state."""
+        state = self.init_state(len(ids)) if state is None else state
+        read = torch.cat([state, ids], dim=1)  # (B, at most n - 1 + t)
+        targets = torch.cat([torch.full_like(state, ignore_index), targets], dim=1)
+        losses = self.loss(read, targets, reduction, ignore_index=ignore_index)
+        if reduction == "none":
+            losses = losses[:, state.shape[1] :]
+        after = read[:, max(read.shape[1] - self.order + 1, 0) :]
+        return StreamLoss(losses, losses.new_zeros(()), after)
 
     def write_arpa(self, path: str | Path, vocab: Vocab | Sequence[str]) -> None:
         """Write an ARPA file that KenLM reads: all of it or, if the process is killed, nothing.

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict, fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Self, get_type_hints
 
 import numpy as np
 import torch
@@ -17,17 +20,22 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from .ar import as_count
 from .encodings import onehot_gram, windows
-from .tokens import as_ids
+from arbook.files import (
+    CHECKPOINT_FILES,
+    CheckpointError,
+    check_weights,
+    read_checkpoint,
+    read_json,
+    write_checkpoint,
+)
+from .guards import as_count, as_ids
 
 # %% auto #0
 __all__ = ['IGNORE', 'REDUCTIONS', 'ROUNDING', 'CHUNK_ELEMENTS', 'conditionals', 'joint_from', 'cross_entropy_gradient',
-           'as_token_ids', 'holds_integers', 'check_range', 'LanguageModel', 'read_in_steps', 'causal_check',
+           'StreamLoss', 'rows_of', 'SequenceModel', 'LanguageModel', 'read_in_steps', 'causal_check', 'exchanged',
            'evaluating', 'shifted_pairs', 'as_document', 'autoregressive_loss', 'squared_loss', 'as_logits',
-           'check_targets', 'reduce_losses', 'count_targets', 'ConformanceError', 'check_conformance', 'check_logits',
-           'difference', 'largest_gap', 'chunk_sizes', 'read_alternately', 'largest_leak', 'difference_of_scores',
-           'difference_of_losses', 'next_token_excess', 'effective_choices', 'perplexity', 'compute_perplexity',
+           'check_targets', 'reduce_losses', 'count_targets', 'effective_choices', 'perplexity', 'compute_perplexity',
            'sequence_loss', 'linear_cross_entropy', 'fit_one_hot', 'predict_one_hot']
 
 # %% ../nbs/04_objective.ipynb #b6ae5f33
@@ -161,29 +169,322 @@ def check_range(ids: Tensor, vocab_size: int, name: str, allowed: int | None = N
             + ("" if allowed is None else f", or {allowed} to be ignored")
         )
 
-# %% ../nbs/04_objective.ipynb #c09bcbd1
-class LanguageModel(nn.Module):
-    """The interface of every token model: one function, evaluated at all positions or step by step.
 
-    A model sets `vocab_size` and defines `forward`. The other methods have default versions that follow from it: slow,
-    and the reference for faster ones of its own, which `check_conformance` compares with them.
+def check_token_state(state: Tensor, B: int, size: int, vocab_size: int) -> Tensor:
+    """Return a state that consists of the last tokens, at most `size` of each of B rows, as int64 ids, or raise.
+
+    Raises
+    ------
+    TypeError
+        If it is not a tensor of integers.
+    ValueError
+        If it has another shape than (B, m), with m at most `size`, or an id is out of range.
+    """
+    if not isinstance(state, Tensor) or not holds_integers(state):
+        got = state.dtype if isinstance(state, Tensor) else type(state).__name__
+        raise TypeError(f"state must be a tensor of token ids, as init_state returns it, got {got}")
+    if state.ndim != 2 or len(state) != B or state.shape[1] > size:
+        raise ValueError(
+            f"state must have shape ({B}, m) with m at most {size}, got {tuple(state.shape)}; "
+            "is it the state of another batch or another model?"
+        )
+    state = state.long()
+    if state.device.type == "cpu":
+        check_range(state, vocab_size, "state")
+    return state
+
+# %% ../nbs/04_objective.ipynb #c09bcbd0
+#| code-fold: true
+#| code-summary: Code of states, of what is counted, and of files
+def map_state(f: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """Apply a function to all tensors of a state, which may stand in tuples and lists; leave the rest as it is."""
+    if isinstance(state, Tensor):
+        return f(state)
+    if not isinstance(state, (tuple, list)):
+        return state
+    parts = [map_state(f, part) for part in state]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+
+
+def detach_state(state: Any) -> Any:
+    """Return a state that no gradient flows out of."""
+    return map_state(Tensor.detach, state)
+
+
+def matrices(model: nn.Module) -> list[nn.Parameter]:
+    """Return the matrices of a model in its order, but tables that are only looked up."""
+    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    # A table that is the output layer too is found twice: `parameters` names it once.
+    shared = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)} & tables
+    return [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables - shared]
+
+
+def can_be_rebuilt(model: nn.Module) -> bool:
+    """Return whether a model has a configuration that its constructor takes, so that it can be saved and loaded."""
+    try:
+        return isinstance(getattr(model, "config", None), _config_class(type(model)))
+    except TypeError:
+        return False
+
+
+def save_model(model: SequenceModel, folder: str | Path) -> None:
+    """Write what `load_model` reads."""
+    name = type(model).__name__
+    if not can_be_rebuilt(model):
+        raise TypeError(
+            f"a {name} cannot be saved: it needs an attribute config, the dataclass that its constructor takes"
+        )
+    record = {"format": model.file_format or name, "version": 1, **asdict(model.config)}
+    write_checkpoint(folder, record, model.state_dict())
+
+
+# Where the classes are that this library brings along, by the format of their files. All others have to be known
+# already: a file never decides which code is loaded.
+_HOMES = {"arbook-gpt": "transformer", "arbook-lstm": "recurrent"}
+
+
+def load_model(cls: type[SequenceModel], folder: str | Path) -> Any:
+    """Read what `save_model` wrote: a model of a class, or of the one derived from it that the files name."""
+    path = Path(folder) / CHECKPOINT_FILES[0]
+    record = read_json(path)
+    kind = _class_of_format(cls, record.get("format"), path)
+    record, state = read_checkpoint(folder)
+    if record.get("version") != 1:
+        raise CheckpointError(
+            f"{path} has version {record.get('version')!r}; this library reads version 1"
+        )
+    config = _read_config(kind, record, path)
+    return kind.from_weights(config, state, Path(folder) / CHECKPOINT_FILES[1]).eval()
+
+
+def _class_of_format(cls: type[SequenceModel], name: Any, path: Path) -> type[SequenceModel]:
+    if name in _HOMES and cls in (SequenceModel, LanguageModel):
+        import_module(f"arbook.{_HOMES[name]}")
+    known, found = [cls], []
+    for one in known:  # grows while it is read
+        known.extend(one.__subclasses__())
+        if (one.file_format or one.__name__) == name:
+            found.append(one)
+    if not found:
+        own = (
+            f" {cls.file_format or cls.__name__!r}"
+            if cls.__subclasses__() == []
+            else " any class known here"
+        )
+        raise CheckpointError(
+            f"{path} is of the format {name!r}, not of{own}; a class of your own has to be defined or imported first"
+        )
+    # A notebook may have defined a class again: the latest counts.
+    return [one for one in found if one.__qualname__ == found[0].__qualname__][-1]
+
+
+def _config_class(cls: type[SequenceModel]) -> Any:
+    """Return the dataclass that the constructor of a model takes as `config`, or raise TypeError."""
+    try:
+        kind = get_type_hints(cls.__init__).get("config")
+    except NameError:  # of a type that stands inside a function
+        kind = None
+    if not is_dataclass(kind):
+        raise TypeError(
+            f"{cls.__name__}.__init__ must have a parameter config with the type of a dataclass, to be loaded"
+        )
+    return kind
+
+
+def _read_config(cls: type[SequenceModel], record: Mapping[str, Any], path: Path) -> Any:
+    kind = _config_class(cls)
+    values = {name: value for name, value in record.items() if name not in ("format", "version")}
+    known = {field.name for field in fields(kind) if field.init}
+    if set(values) != known:
+        raise CheckpointError(f"{path} must set {sorted(known)}, got {sorted(values)}")
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    try:
+        return kind(**values)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def build_model(
+    cls: type[SequenceModel], config: Any, state: Mapping[str, Tensor], path: str | Path
+) -> Any:
+    """Build a model and give it weights, in the precision that they have, without drawing random numbers for others."""
+    with torch.random.fork_rng(devices=[]):
+        model = cls(config)
+    check_weights(model.state_dict(), state, path)
+    floats = [weight.dtype for weight in state.values() if weight.is_floating_point()]
+    model.to(floats[0] if floats else torch.get_default_dtype())
+    model.load_state_dict(dict(state))
+    return model
+
+# %% ../nbs/04_objective.ipynb #c09bcbdf
+#| code-fold: true
+#| code-summary: Code of states and of the loss of a window
+class StreamLoss(NamedTuple):
+    """What `loss_and_state` returns. Minimise loss + penalty; report the loss; pass the state on."""
+
+    loss: Tensor
+    penalty: Tensor
+    state: Any
+
+
+def rows_of(state: Any, rows: Tensor) -> Any:
+    """Return some rows of a state that is made of tensors whose first axis is the batch, in tuples or not."""
+    return map_state(lambda x: x[rows], state)
+
+# %% ../nbs/04_objective.ipynb #c09bcbd1
+class SequenceModel(nn.Module):
+    """One function of a sequence, evaluated at all positions or step by step.
+
+    A model defines `forward`, and `compare` if it is to be trained. The other methods have default versions that follow
+    from these: slow, and the reference for faster ones of its own, which `check_conformance` compares with them.
+
+    Attributes
+    ----------
+    context_length : int or None
+        The largest number of positions that `forward` can read; None if there is no limit.
+    exact_chunks : bool
+        Whether a step over many positions gives, bit for bit, what single steps give.
+    learns : bool
+        Whether its state holds what it learns from the text that it reads.
+    file_format : str or None
+        What its files are called in their configuration; None for the name of the class.
+    """
+
+    context_length: int | None = None
+    exact_chunks: bool = False
+    learns: bool = False
+    file_format: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, and where inputs have to be."""
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute the output of every position: inputs (B, T, ...) -> outputs (B, T, ...).
+
+        `outputs[:, t]` depends on `inputs[:, : t + 1]` only.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def init_state(self, batch_size: int) -> Any:
+        """Return the state in which nothing has been read yet."""
+        as_count(batch_size, "batch_size")
+
+    def step(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Read t more positions: inputs (B, t, ...), state -> outputs (B, t, ...), new state."""
+        prefix = inputs if state is None else torch.cat([state, inputs], dim=1)  # (B, n + t, ...)
+        return self(prefix)[:, prefix.shape[1] - inputs.shape[1] :], prefix
+
+    def compare(
+        self, outputs: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = -100
+    ) -> Tensor:
+        """Return the loss of outputs (B, T, ...) against targets (B, T, ...), reduced like `autoregressive_loss`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define compare")
+
+    def loss(
+        self, inputs: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = -100
+    ) -> Tensor:
+        """Compare the output of every position with a target."""
+        return self.compare(self(inputs), targets, reduction, ignore_index=ignore_index)
+
+    def loss_and_state(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        state: Any = None,
+        reduction: str = "mean",
+        *,
+        ignore_index: int = -100,
+    ) -> StreamLoss:
+        """Compute the loss of one window of a longer text, and the state with which the next window begins.
+
+        Parameters
+        ----------
+        inputs, targets : Tensor, shape (B, T, ...)
+        state : optional
+            What the last call returned; None before the first.
+        reduction, ignore_index
+            As in `autoregressive_loss`.
+
+        Returns
+        -------
+        StreamLoss
+            `loss`; `penalty`, to be added in training, 0 unless the model has one; and `state`, detached: no gradient
+            flows from the next window into this one. That is truncated back-propagation through time.
+        """
+        before = self.init_state(len(inputs)) if state is None else state
+        outputs, after = self.step(inputs, before)
+        loss = self.compare(outputs, targets, reduction, ignore_index=ignore_index)
+        return StreamLoss(loss, outputs.new_zeros(()), detach_state(after))
+
+    @property
+    def carries(self) -> bool:
+        """Whether a text without an end can be read window by window, with a state that does not grow."""
+        return type(self).step is not SequenceModel.step and self.context_length is None
+
+    def select(self, state: Any, rows: Tensor) -> Any:
+        """Return the state of some rows of the batch, (W,); None if that is not known, so that they are read again.
+
+        A model with a state of tensors whose first axis is the batch says `return rows_of(state, rows)`.
+        """
+        return rows_of(state, rows) if type(self).step is SequenceModel.step else None
+
+    def rewind(self, state: Any, n: int) -> Any:
+        """Return the state after the first n positions that it has read; None if that is not known.
+
+        The state that is given may be used up by it.
+        """
+        return state[:, :n] if type(self).step is SequenceModel.step and state is not None else None
+
+    def parts(self) -> list[nn.Module]:
+        """Return the parts that may be divided among processes one after the other, such as blocks of layers."""
+        return []
+
+    def flops(self, T: int) -> float:
+        """Return the floating-point operations of matrix products in training, per position of a sequence of length T.
+
+        By default six for each weight of a matrix that is not just looked up.
+        """
+        return 6.0 * sum(p.numel() for p in matrices(self))
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights and configuration to a folder, for `load`; each file whole or not at all.
+
+        The model needs an attribute `config`, the dataclass that its constructor takes, of what JSON can hold.
+        """
+        save_model(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote, a model of this class or of one derived from it, in evaluation mode.
+
+        Raises
+        ------
+        CheckpointNotFoundError, CheckpointError
+            If there is none, it is damaged, or no such class is known.
+        """
+        return load_model(cls, folder)
+
+    @classmethod
+    def from_weights(cls, config: Any, state: Mapping[str, Tensor], path: str | Path = "") -> Self:
+        """Build the model of a configuration with these weights, or raise CheckpointError, which names the path."""
+        return build_model(cls, config, state, path)
+
+# %% ../nbs/04_objective.ipynb #c09bcbd2
+class LanguageModel(SequenceModel):
+    """The interface of every token model: it reads token ids, and scores the next one.
+
+    A model sets `vocab_size` and defines `forward`. All else follows, as in `SequenceModel`.
 
     Attributes
     ----------
     vocab_size : int
         V: token ids run from 0 to V - 1.
-    context_length : int or None
-        The largest number of positions that `forward` can read; None if there is no limit.
     """
 
     vocab_size: int
-    context_length: int | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are, and where token ids have to be."""
-        tensors = (*self.parameters(), *self.buffers())
-        return tensors[0].device if tensors else torch.device("cpu")
 
     def forward(self, ids: Tensor) -> Tensor:
         """Score the next token at every position: ids (B, T) -> logits (B, T, V).
@@ -193,25 +494,20 @@ class LanguageModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def init_state(self, batch_size: int) -> Any:
-        """Return the state in which nothing has been read yet."""
+        """Return the state in which nothing has been read yet: a text without tokens."""
         shape = (as_count(batch_size, "batch_size"), 0)
         return torch.empty(shape, dtype=torch.int64, device=self.device)
-
-    def step(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Read t more tokens: ids (B, t), state -> logits (B, t, V), new state."""
-        prefix = torch.cat([state, ids], dim=1)  # (B, n + t)
-        return self(prefix)[:, state.shape[1] :], prefix
 
     def next_logits(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Read t more tokens, and score only what follows the last: ids (B, t), state -> logits (B, V), new state."""
         logits, state = self.step(ids, state)
         return logits[:, -1], state
 
-    def loss(
-        self, ids: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = -100
+    def compare(
+        self, logits: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = -100
     ) -> Tensor:
-        """Compare the prediction at every position with a target, like `autoregressive_loss`."""
-        return autoregressive_loss(self(ids), targets, reduction, ignore_index=ignore_index)
+        """Compare logits (B, T, V) with the tokens (B, T) that they score: `autoregressive_loss`."""
+        return autoregressive_loss(logits, targets, reduction, ignore_index=ignore_index)
 
     def log_prob(self, ids: Tensor) -> Tensor:
         """Return log p(x[t] | x[<t]) of the tokens themselves: ids (B, T) -> (B, T - 1), for t = 1 ... T - 1."""
@@ -219,6 +515,12 @@ class LanguageModel(nn.Module):
         if ids.shape[1] < 2:
             raise ValueError("ids must have at least 2 positions: the first token has no past")
         return -self.loss(ids[:, :-1], ids[:, 1:], reduction="none")
+
+    @property
+    def output_weight(self) -> Tensor | None:
+        """The output layer (V, C), which may be the table of embeddings; by default the last matrix with V rows."""
+        rows = [p for p in matrices(self) if len(p) == self.vocab_size]
+        return rows[-1] if rows else None
 
 # %% ../nbs/04_objective.ipynb #1a955585
 def read_in_steps(model: LanguageModel, ids: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -270,12 +572,18 @@ def causal_check(
             )
         moved = []
         for j in range(inputs.shape[1]):
-            other = inputs.clone()
-            other[:, j] = other[:, j] + 1 + other[:, j].abs() if floats else (other[:, j] + 1) % V
-            changed = f(other)
+            changed = f(exchanged(inputs, j, V))
             same = (changed == outputs) | (changed.isnan() & outputs.isnan())
             moved.append(~same.transpose(0, 1).flatten(1).all(1))  # (T,)
     return torch.stack(moved, dim=1)
+
+
+def exchanged(inputs: Tensor, j: int, vocab_size: int | None = None) -> Tensor:
+    """Return other inputs, which differ at position j only: each id is the next one there, each number a larger one."""
+    other, column = inputs.clone(), inputs[:, j]
+    floats = inputs.dtype.is_floating_point or vocab_size is None
+    other[:, j] = column + 1 + column.abs() if floats else (column + 1) % vocab_size
+    return other
 
 
 @contextmanager
@@ -466,189 +774,6 @@ def count_targets(targets: Tensor, ignore_index: int = IGNORE) -> int:
             f"all targets are {ignore_index}: there is nothing to average; use reduction='sum'"
         )
     return n
-
-# %% ../nbs/04_objective.ipynb #e36f277b
-class ConformanceError(AssertionError):
-    """A model breaks a promise of the interface `LanguageModel`."""
-
-
-def check_conformance(
-    model: LanguageModel,
-    ids: Tensor | None = None,
-    *,
-    tolerance: float | None = None,
-    generator: torch.Generator | None = None,
-) -> dict[str, float]:
-    """Test whether a model keeps the promises of `LanguageModel`, on given or random ids.
-
-    Parameters
-    ----------
-    model : LanguageModel
-        Tested in evaluation mode, and left in the mode it had.
-    ids : Tensor of int64, shape (B, T), optional
-        T at least 2; with B = 1 there is no batch to test. By default 3 by 12 random ids, or fewer positions if the
-        model's context is shorter.
-    tolerance : float, optional
-        How much two log-probabilities may differ, in nats. By default 1e-9 for float64, 1e-4 for float32, else 0.1.
-    generator : torch.Generator, optional
-        Source of the random ids and of where chunks are cut.
-
-    Returns
-    -------
-    dict of str to float
-        The largest difference found for each promise, in nats.
-
-    Raises
-    ------
-    ConformanceError
-        Naming the first broken promise, and by how much.
-    ValueError
-        If there are fewer than 2 positions.
-
-    Notes
-    -----
-    A model that is consistently wrong keeps all promises: one that was trained on targets shifted by two, say. Nor is
-    it seen what happens in training mode only, such as the statistics of a batch norm that reach over time.
-    """
-    generator = generator or torch.Generator().manual_seed(0)
-    if ids is None:
-        T = min(12, model.context_length or 12)
-        ids = torch.randint(model.vocab_size, (3, T), generator=generator).to(model.device)
-    ids = as_token_ids(ids, model.vocab_size, model.context_length).clone()
-    if ids.shape[1] < 2:
-        raise ValueError(f"ids must have at least 2 positions, got {ids.shape[1]}")
-    given = ids.clone()
-    with evaluating(model), torch.no_grad():
-        logits = model(ids)
-        check_logits(model, logits, (*ids.shape, model.vocab_size))
-        expected = logits.log_softmax(-1)
-        chunks = chunk_sizes(ids.shape[1], generator)
-        found = {
-            "steps": difference(expected, read_in_steps(model, ids, [1] * ids.shape[1])),
-            "chunks": difference(expected, read_in_steps(model, ids, chunks)),
-            "states": difference(expected, read_alternately(model, ids)),
-            "causality": largest_leak(model, ids, expected),
-            "batch": max(
-                difference(e, model(row))
-                for e, row in zip(expected.split(1), ids.split(1), strict=True)
-            ),
-            "log_prob": difference_of_scores(model, ids, expected),
-            "loss": difference_of_losses(model, ids, logits),
-            "sum": next_token_excess(model, ids[:1, : min(4, ids.shape[1] - 1)]),
-        }
-    if not torch.equal(ids, given):
-        raise ConformanceError("a model must not change the ids that it is given")
-    if tolerance is None:
-        tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(logits.dtype, 0.1)
-    for promise, error in found.items():
-        if not error <= tolerance:
-            raise ConformanceError(
-                f"{_PROMISES[promise]} (off by {error:.3g} nats, allowed {tolerance:g})"
-            )
-    return found
-
-# %% ../nbs/04_objective.ipynb #5aded316
-#| code-fold: true
-#| code-summary: Code of its parts
-_PROMISES = {
-    "steps": "reading token by token must give what reading all at once gives",
-    "chunks": "reading in chunks must give what reading all at once gives",
-    "states": "what was read must be kept in the state: another text, read in between, must change nothing",
-    "causality": "the logits before a position must not change with the token there",
-    "batch": "a row of a batch must give what it gives alone",
-    "log_prob": "log_prob must be the log-probability that the logits give to the tokens",
-    "loss": "loss must be the autoregressive_loss of the logits",
-    "sum": "the probabilities of all next tokens must sum to 1",
-}
-
-
-def check_logits(model: LanguageModel, logits: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise ConformanceError unless logits have the promised shape and describe distributions."""
-    if not isinstance(logits, Tensor):
-        raise ConformanceError(f"forward must return logits only, got {type(logits).__name__}")
-    if tuple(logits.shape) != shape:
-        raise ConformanceError(f"logits must have shape {shape}, got {tuple(logits.shape)}")
-    if not logits.dtype.is_floating_point:
-        raise ConformanceError(f"logits must be floating point, got {logits.dtype}")
-    if logits.isnan().any() or (logits == torch.inf).any() or (logits == -torch.inf).all(-1).any():
-        raise ConformanceError("logits must be numbers or -inf, and some token must be possible")
-
-
-def difference(expected: Tensor, logits: Tensor) -> float:
-    """Return the largest difference between log-probabilities and those of some logits."""
-    return largest_gap(expected, logits.log_softmax(-1))
-
-
-def largest_gap(expected: Tensor, found: Tensor) -> float:
-    """Return the largest absolute difference of two tensors; equal infinities count as 0, nan as infinity."""
-    return (expected - found).abs().where(expected != found, 0).nan_to_num(torch.inf).max().item()
-
-
-def chunk_sizes(T: int, generator: torch.Generator) -> list[int]:
-    """Cut T >= 2 positions into a chunk, a single token and the rest: each kind of step follows each, if T allows."""
-    least = min(2, T - 1)
-    first = int(torch.randint(least, max(T - 2, least + 1), (), generator=generator))
-    return [size for size in (first, 1, T - first - 1) if size]
-
-
-def read_alternately(model: LanguageModel, ids: Tensor) -> Tensor:
-    """Read a batch token by token, and in turn with it another one, whose logits are dropped."""
-    texts = (ids, (ids + 1) % model.vocab_size)
-    states, rows = [model.init_state(len(ids)) for _ in texts], []
-    for t in range(ids.shape[1]):
-        for i, text in enumerate(texts):
-            logits, states[i] = model.step(text[:, t : t + 1], states[i])
-            if i == 0:
-                rows.append(logits)
-    return torch.cat(rows, dim=1)
-
-
-def largest_leak(model: LanguageModel, ids: Tensor, expected: Tensor) -> float:
-    """Return how much changing a token changes the log-probabilities before it, at most."""
-    leaks = [0.0]
-    for j in range(1, ids.shape[1]):
-        other = ids.clone()
-        other[:, j] = (other[:, j] + 1) % model.vocab_size
-        leaks.append(difference(expected[:, :j], model(other)[:, :j]))
-    return max(leaks)
-
-
-def difference_of_scores(model: LanguageModel, ids: Tensor, expected: Tensor) -> float:
-    """Return how far `log_prob` is from the log-probabilities of the tokens themselves, at most."""
-    said = expected[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]  # (B, T - 1)
-    found = model.log_prob(ids)
-    if found.shape != said.shape:
-        raise ConformanceError(
-            f"log_prob must return shape {tuple(said.shape)}, got {tuple(found.shape)}"
-        )
-    return largest_gap(said, found)
-
-
-def difference_of_losses(model: LanguageModel, ids: Tensor, logits: Tensor) -> float:
-    """Return how far `loss` is from that of the logits, per token, when every third target is to be ignored."""
-    targets = ids.roll(-1, 1)
-    targets[:, ::3] = IGNORE
-    gaps = []
-    for reduction in REDUCTIONS:
-        expected = autoregressive_loss(logits, targets, reduction)
-        found = model.loss(ids, targets, reduction)
-        if found.shape != expected.shape:
-            raise ConformanceError(
-                f"loss with reduction {reduction!r} must return shape {tuple(expected.shape)}, got {tuple(found.shape)}"
-            )
-        n = count_targets(targets) if reduction == "sum" else 1
-        gaps.append(largest_gap(expected, found) / n)
-    return max(gaps)
-
-
-def next_token_excess(model: LanguageModel, prefix: Tensor) -> float:
-    """Return the absolute log of the sum of what `log_prob` gives to all tokens after one prefix, (1, t)."""
-    tokens = torch.arange(model.vocab_size, device=prefix.device)[:, None]
-    parts = [
-        model.log_prob(torch.cat([prefix.expand(len(some), -1), some], dim=1))[:, -1]
-        for some in tokens.split(256)
-    ]
-    return torch.cat(parts).double().logsumexp(0).abs().item()
 
 # %% ../nbs/04_objective.ipynb #3aeddf59
 def effective_choices(probs: ArrayLike) -> np.ndarray:

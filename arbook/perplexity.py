@@ -9,17 +9,15 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import singledispatch
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from .ar import as_count
-from .ngram import NGramLM
+from .guards import Bounds, Checked, Count, as_count, as_ids
 from arbook.objective import (
     CHUNK_ELEMENTS,
     IGNORE,
@@ -28,24 +26,22 @@ from arbook.objective import (
     as_token_ids,
     autoregressive_loss,
     evaluating,
+    exchanged,
     perplexity,
 )
-from .recurrent import LSTMLM
-from .tokens import as_ids
 
 # %% auto #0
-__all__ = ['UNITS', 'STARTS', 'PIECE', 'BATCH_TOKENS', 'STRETCH', 'Policy', 'context_sizes', 'ScoreMismatchError', 'Score',
-           'check_counts', 'check_comparable', 'text_pieces', 'overlapping_windows', 'windowed_losses', 'stack_equal',
-           'read_losses', 'carried_losses', 'choose_policy', 'known_length', 'stream_losses', 'token_losses', 'score',
-           'TransformersLM', 'check_causal', 'block_error']
+__all__ = ['UNITS', 'PIECE', 'BATCH_TOKENS', 'STRETCH', 'Policy', 'context_sizes', 'ScoreMismatchError', 'Score', 'check_counts',
+           'check_comparable', 'text_pieces', 'overlapping_windows', 'windowed_losses', 'stack_equal', 'carried_losses',
+           'choose_policy', 'known_length', 'stream_losses', 'token_losses', 'score', 'TransformersLM', 'check_causal',
+           'block_error']
 
 # %% ../nbs/10_perplexity.ipynb #77854bd1
 UNITS = ("token", "word", "byte")
-STARTS = ("text", "window")
 
 
 @dataclass(frozen=True)
-class Policy:
+class Policy(Checked):
     """What a prediction was allowed to see, and whether the first token of the text was predicted.
 
     Parameters
@@ -72,33 +68,27 @@ class Policy:
     8
     """
 
-    context_length: int | None = None
-    stride: int | None = None
-    start_id: int | None = None
-    start_in: str = "text"
+    context_length: Count | None = None
+    stride: Count | None = None
+    start_id: Annotated[int, Bounds(minimum=0)] | None = None
+    start_in: Literal["text", "window"] = "text"
 
-    def __post_init__(self) -> None:
-        if self.start_id is not None:
-            object.__setattr__(self, "start_id", as_count(self.start_id, "start_id", minimum=0))
-        if self.start_in not in STARTS:
-            raise ValueError(f"start_in must be one of {', '.join(STARTS)}, got {self.start_in!r}")
+    def check(self) -> None:
         if self.start_in == "window" and self.start_id is None:
             raise ValueError("start_in='window' needs a start_id, got None")
-        if self.context_length is None:
-            if self.stride is not None or self.start_in == "window":
+        T, stride = self.context_length, self.stride
+        if T is None:
+            if stride is not None or self.start_in == "window":
                 raise ValueError(
-                    f"stride = {self.stride} and start_in = {self.start_in!r} are about windows, and "
+                    f"stride = {stride} and start_in = {self.start_in!r} are about windows, and "
                     "without a context_length there are none"
                 )
-            return
-        T = as_count(self.context_length, "context_length")
-        stride = T if self.stride is None else as_count(self.stride, "stride")
-        if stride > T:
+        elif stride is None:
+            object.__setattr__(self, "stride", T)  # a default that depends on another field
+        elif stride > T:
             raise ValueError(
                 f"stride must be at most context_length = {T}, or tokens are left out; got {stride}"
             )
-        object.__setattr__(self, "context_length", T)
-        object.__setattr__(self, "stride", stride)
 
     def __str__(self) -> str:
         T, stride = self.context_length, self.stride
@@ -399,45 +389,6 @@ def stack_equal(rows: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndar
 STRETCH = 4096  # tokens that a model with a state reads at a time
 
 
-@singledispatch
-def read_losses(
-    model: LanguageModel, ids: Tensor, targets: Tensor, state: Any
-) -> tuple[Tensor, Any]:
-    """Read t more tokens, and return the loss of each next one, and the new state.
-
-    Other ways than `step` are registered with `read_losses.register(ModelClass)`.
-
-    Parameters
-    ----------
-    model : LanguageModel
-    ids, targets : Tensor of int64, shape (B, t)
-    state
-        What `init_state` or the last call returned.
-
-    Returns
-    -------
-    losses : Tensor, shape (B, t)
-        Nats.
-    state
-    """
-    logits, state = model.step(ids, state)
-    return autoregressive_loss(logits, targets, "none"), state
-
-
-@read_losses.register(LSTMLM)
-def _lstm_losses(model: LSTMLM, ids: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
-    losses, _, state = model.loss_and_state(ids, targets, state, "none")
-    return losses, state
-
-
-@read_losses.register(NGramLM)
-def _ngram_losses(model: NGramLM, ids: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
-    read = torch.cat([state, ids], dim=1)  # (B, at most n - 1 + t)
-    nothing = torch.full_like(state, IGNORE)
-    losses = model.loss(read, torch.cat([nothing, targets], dim=1), "none")
-    return losses[:, state.shape[1] :], read[:, max(read.shape[1] - model.order + 1, 0) :]
-
-
 def carried_losses(model: LanguageModel, pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield the losses of all tokens in order, each predicted from everything before it."""
     n = max(1, min(STRETCH, CHUNK_ELEMENTS // model.vocab_size))
@@ -445,7 +396,7 @@ def carried_losses(model: LanguageModel, pieces: Iterable[np.ndarray]) -> Iterat
     for stretch in overlapping_windows(pieces, n, n):
         ids = torch.from_numpy(stretch)[None].to(model.device)  # (1, n + 1)
         with evaluating(model), torch.no_grad():
-            losses, state = read_losses(model, ids[:, :-1], ids[:, 1:], state)
+            losses, _, state = model.loss_and_state(ids[:, :-1], ids[:, 1:], state, "none")
         yield losses[0].cpu().double().numpy()
 
 # %% ../nbs/10_perplexity.ipynb #d219ac21
@@ -646,8 +597,7 @@ def check_causal(model: LanguageModel) -> None:
     """Raise ValueError if changing the last of a few tokens changes a prediction before it."""
     n = min(4, model.context_length or 4)
     ids = (torch.arange(n, device=model.device) % model.vocab_size)[None]  # (1, n)
-    other = ids.clone()
-    other[0, -1] = (other[0, -1] + 1) % model.vocab_size
+    other = exchanged(ids, n - 1, model.vocab_size)
     with evaluating(model), torch.no_grad():
         before, after = (model(some)[:, :-1].float().log_softmax(-1) for some in (ids, other))
     if before.numel() and not torch.allclose(before, after, atol=1e-3):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, NamedTuple, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -18,22 +19,26 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from .ar import as_count, as_number
-from .ngram import check_token_state
+from .files import CheckpointError, check_weights
+from .guards import Bounds, Checked, Count, as_count, as_number
 from arbook.objective import (
     IGNORE,
     LanguageModel,
+    StreamLoss,
     as_token_ids,
+    check_token_state,
+    detach_state,
     evaluating,
     linear_cross_entropy,
+    rows_of,
 )
 
 # %% auto #0
-__all__ = ['State', 'Cell', 'LAYERS', 'CellWeights', 'check_layer', 'unroll', 'linear_cell', 'input_gradients', 'rnn_cell',
-           'lstm_cell', 'gru_cell', 'LSTMConfig', 'check_state', 'StreamLoss', 'HiddenLM', 'detach_state', 'LSTMLM',
-           'run_layer', 'initialise', 'stream_batches', 'per_position_loss', 'WindowConfig', 'WindowLM',
-           'free_running_inputs', 'free_running_loss', 'sequential_depth', 'state_bytes', 'locked_dropout',
-           'embedding_dropout', 'should_average', 'cache_probabilities', 'mix_with_cache', 'CacheState', 'NeuralCache']
+__all__ = ['State', 'Cell', 'LAYERS', 'Share', 'CellWeights', 'check_layer', 'unroll', 'linear_cell', 'input_gradients',
+           'rnn_cell', 'lstm_cell', 'gru_cell', 'LSTMConfig', 'check_state', 'HiddenLM', 'LSTMLM', 'run_layer',
+           'initialise', 'stream_batches', 'per_position_loss', 'WindowConfig', 'WindowLM', 'free_running_inputs',
+           'free_running_loss', 'sequential_depth', 'state_bytes', 'locked_dropout', 'embedding_dropout',
+           'should_average', 'cache_probabilities', 'mix_with_cache', 'CacheState', 'NeuralCache']
 
 # %% ../nbs/06_recurrent.ipynb #37119996
 State = tuple[Tensor, ...]  # what a cell carries along: (h,), or (h, c) for the LSTM; each (B, R)
@@ -215,17 +220,11 @@ def gru_cell(x: Tensor, state: State, weights: CellWeights) -> State:
 
 # %% ../nbs/06_recurrent.ipynb #2a1ae22d
 LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-_DROPOUTS = (
-    "embedding_dropout",
-    "input_dropout",
-    "hidden_dropout",
-    "output_dropout",
-    "weight_drop",
-)
+Share = Annotated[float, Bounds(minimum=0, below=1)]
 
 
 @dataclass(frozen=True)
-class LSTMConfig:
+class LSTMConfig(Checked):
     """All choices of a recurrent language model.
 
     Parameters
@@ -264,39 +263,22 @@ class LSTMConfig:
         If a value is of the wrong kind or out of range.
     """
 
-    vocab_size: int
-    n_embd: int = 64
-    n_hidden: int = 128
-    n_layer: int = 1
-    cell: str = "lstm"
+    vocab_size: Count
+    n_embd: Count = 64
+    n_hidden: Count = 128
+    n_layer: Count = 1
+    cell: Literal["lstm", "gru", "rnn"] = "lstm"
     tied: bool = False
-    embedding_dropout: float = 0.0
-    input_dropout: float = 0.0
-    hidden_dropout: float = 0.0
-    output_dropout: float = 0.0
+    embedding_dropout: Share = 0.0
+    input_dropout: Share = 0.0
+    hidden_dropout: Share = 0.0
+    output_dropout: Share = 0.0
     locked: bool = True
-    weight_drop: float = 0.0
-    activation_penalty: float = 0.0
-    slowness_penalty: float = 0.0
+    weight_drop: Share = 0.0
+    activation_penalty: Annotated[float, Bounds(minimum=0)] = 0.0
+    slowness_penalty: Annotated[float, Bounds(minimum=0)] = 0.0
     forget_bias: float = 1.0
-    init_range: float | None = None
-
-    def __post_init__(self):
-        for name in ("vocab_size", "n_embd", "n_hidden", "n_layer"):
-            object.__setattr__(self, name, as_count(getattr(self, name), name))
-        for name in ("tied", "locked"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if self.cell not in LAYERS:
-            raise ValueError(f"cell must be one of {', '.join(LAYERS)}, got {self.cell!r}")
-        bounds = dict.fromkeys(_DROPOUTS, {"minimum": 0, "below": 1})
-        bounds |= {"activation_penalty": {"minimum": 0}, "slowness_penalty": {"minimum": 0}}
-        bounds |= {"forget_bias": {}, "init_range": {"above": 0}}
-        for name, limits in bounds.items():
-            value = getattr(self, name)
-            if value is not None or name != "init_range":
-                value = as_number(value, name, **limits)  # a float of Python, which JSON can hold
-                object.__setattr__(self, name, value)
+    init_range: Annotated[float, Bounds(above=0)] | None = None
 
     @classmethod
     def zaremba_medium(cls, vocab_size: int, **changes: Any) -> Self:
@@ -379,14 +361,6 @@ def check_state(
                 raise TypeError(f"state[{i}] must hold {dtype or 'floats'}, got {part.dtype}")
 
 # %% ../nbs/06_recurrent.ipynb #65f7110d
-class StreamLoss(NamedTuple):
-    """What `loss_and_state` returns. Minimise loss + penalty; report the loss; pass the state on."""
-
-    loss: Tensor
-    penalty: Tensor
-    state: Any
-
-
 class HiddenLM(LanguageModel):
     """A language model that reads tokens into hidden vectors, and scores the next token by a linear layer, the head.
 
@@ -458,13 +432,6 @@ class HiddenLM(LanguageModel):
         options = {"bias": self.head.bias, "reduction": reduction, "ignore_index": ignore_index}
         return linear_cross_entropy(hidden, self.head.weight, targets, **options)
 
-
-def detach_state(state: Any) -> Any:
-    """Return a state, however nested, that no gradient flows out of."""
-    if isinstance(state, Tensor):
-        return state.detach()
-    return tuple(detach_state(part) for part in state)
-
 # %% ../nbs/06_recurrent.ipynb #da57a969
 class LSTMLM(HiddenLM):
     """A recurrent language model: embedding, layers of LSTM, GRU or RNN cells, and an output layer.
@@ -491,6 +458,8 @@ class LSTMLM(HiddenLM):
     torch.Size([1, 3, 10])
     """
 
+    file_format = "arbook-lstm"
+
     def __init__(self, config: LSTMConfig, *, generator: torch.Generator | None = None):
         super().__init__()
         if not isinstance(config, LSTMConfig):
@@ -516,6 +485,21 @@ class LSTMLM(HiddenLM):
         """Read tokens: ids (B, t), state -> what the output layer sees (B, t, R), new state."""
         hidden, _, state = self._read(ids, state)
         return hidden, state
+
+    def select(self, state: tuple[State, ...], rows: Tensor) -> tuple[State, ...]:
+        """Return the state of some rows of the batch."""
+        return rows_of(state, rows)
+
+    @classmethod
+    def from_weights(
+        cls, config: LSTMConfig, state: Mapping[str, Tensor], path: str | Path = ""
+    ) -> Self:
+        """Build a model with these weights; no memory is taken before it is known that they fit."""
+        if config.n_layer > len(state):
+            raise CheckpointError(f"{path} holds {len(state)} tensors for {config.n_layer} layers")
+        with torch.device("meta"):
+            check_weights(cls(config).state_dict(), state, path)
+        return super().from_weights(config, state, path)
 
     def loss_and_state(
         self,
@@ -772,7 +756,7 @@ def per_position_loss(model: LanguageModel, ids: Tensor, targets: Tensor) -> Ten
 
 # %% ../nbs/06_recurrent.ipynb #3358f216
 @dataclass(frozen=True)
-class WindowConfig:
+class WindowConfig(Checked):
     """All choices of a language model that sees a window of the last few tokens.
 
     Parameters
@@ -794,19 +778,11 @@ class WindowConfig:
         If a value is of the wrong kind or out of range.
     """
 
-    vocab_size: int
-    window: int = 8
-    n_embd: int = 16
-    n_hidden: int | None = 128
+    vocab_size: Count
+    window: Count = 8
+    n_embd: Count = 16
+    n_hidden: Count | None = 128
     direct: bool = False
-
-    def __post_init__(self):
-        for name in ("vocab_size", "window", "n_embd", "n_hidden"):
-            value = getattr(self, name)
-            if name != "n_hidden" or value is not None:
-                object.__setattr__(self, name, as_count(value, name))
-        if not isinstance(self.direct, bool):
-            raise TypeError(f"direct must be True or False, got {self.direct!r}")
 
     @property
     def head_size(self) -> int:
@@ -880,6 +856,10 @@ class WindowLM(HiddenLM):
         if self.hidden is None or self.config.direct:
             parts.append(x)
         return torch.cat(parts, dim=-1), known[:, max(0, known.shape[1] - n + 1) :]
+
+    def select(self, state: Tensor, rows: Tensor) -> Tensor:
+        """Return the last tokens of some rows of the batch."""
+        return rows_of(state, rows)
 
 # %% ../nbs/06_recurrent.ipynb #a7e78a63
 def free_running_inputs(
@@ -1163,3 +1143,8 @@ class NeuralCache(LanguageModel):
                 log_p, cache_probabilities(hidden, keys, tokens, **options), self.lam
             )
         return log_p, CacheState(inner, keys[:, -self.size :], tokens[:, -self.size :])
+
+    def select(self, state: CacheState, rows: Tensor) -> CacheState | None:
+        """Return the state of some rows of the batch, if the model that is cached can tell it."""
+        inner = self.model.select(state.model, rows)
+        return None if inner is None else CacheState(inner, state.keys[rows], state.tokens[rows])

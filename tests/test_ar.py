@@ -9,14 +9,13 @@ from itertools import product
 
 import numpy as np
 import pytest
+from arbook import ar, data
+from bench.ar import accuracy_series, qr_reference
 from conftest import unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.exceptions import RankWarning
 from numpy.lib.stride_tricks import sliding_window_view
-
-from arbook import ar, data
-from bench.ar import accuracy_series, qr_reference
 
 FIBONACCI = [1, 1, 2, 3, 5, 8, 13, 21]
 EPS = np.finfo(float).eps

@@ -24,18 +24,17 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, unavailable
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from tokenizers import Tokenizer as RustTokenizer
-from tokenizers import decoders, models, pre_tokenizers
-
 from arbook import ar, cli, compression, data, training, workshop
 from arbook.ngram import NGramLM
 from arbook.perplexity import score
 from arbook.sampling import Temperature, TopK, TopP, generate
 from arbook.tokens import BYTE_CHARS, BPETokenizer, CharTokenizer, WordTokenizer
 from arbook.transformer import GPT, GPTConfig, export_gpt2
+from conftest import ROOT, unavailable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models, pre_tokenizers
 
 VERSE = "the rose is red, the violet's blue,\nthe honey's sweet, and so are you.\n" * 6
 NAMES = ("train", "sample", "chat", "perplexity", "compress", "decompress", "forecast", "data")

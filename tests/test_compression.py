@@ -19,10 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import unavailable
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from arbook import compression as cp
 from arbook import data
 from arbook.compression import (
@@ -42,11 +38,15 @@ from arbook.compression import (
 )
 from arbook.decoders import pack
 from arbook.ngram import NGramLM, modified_discounts
-from arbook.objective import LanguageModel, check_conformance
+from arbook.conformance import check_conformance
+from arbook.objective import LanguageModel
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.tokens import BPETokenizer, CharTokenizer
 from arbook.transformer import GPT, GPTConfig
 from bench import compression as bench
+from conftest import unavailable
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 TEXT = (
     "It was the best of times, it was the worst of times, it was the age of wisdom.\n"

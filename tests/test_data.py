@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from arbook import data
 from conftest import ROOT
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-from arbook import data
 
 REAL_RETRIEVE = data.pooch.retrieve
 INDEX_ENDS = [100.27600359049413, 154.15516077266545]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from writers import LAYOUTS, V, make_gpt, make_ngram, seed, seeds
 
+from arbook import conformance
 from arbook import decoders as de
 from arbook import objective as ob
 from arbook import rules as ru
@@ -32,7 +33,7 @@ def test_a_packed_model_is_the_same_function(layout):
         ids = torch.randint(V, (B, 12), generator=seed(B))
         with torch.no_grad():
             assert torch.allclose(packed(ids), model(ids), rtol=0, atol=1e-4)
-    assert max(ob.check_conformance(packed).values()) < 1e-4
+    assert max(conformance.check_conformance(packed).values()) < 1e-4
     texts = [
         sa.generate(m, [[1], [2, 3]], max_new_tokens=25, generator=seeds(2)).ids
         for m in (packed, model)

@@ -4,9 +4,8 @@ import doctest
 import importlib
 import pkgutil
 
-import pytest
-
 import arbook
+import pytest
 
 MODULES = sorted(m.name for m in pkgutil.iter_modules(arbook.__path__) if m.name[0] != "_")
 WITHOUT = {"cli", "plots"}  # a command shows its examples in the appendix, a figure on the pages

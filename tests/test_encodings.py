@@ -7,14 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from arbook import data, encodings
+from arbook.ar import lag_matrix
+from arbook.tokens import Corpus, WordTokenizer, ids_from_slots
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F
-
-from arbook import data, encodings
-from arbook.ar import lag_matrix
-from arbook.tokens import Corpus, WordTokenizer, ids_from_slots
 
 WORD_I, AM = ids_from_slots([25, 7], 1000)
 sequences = st.integers(1, 12).flatmap(

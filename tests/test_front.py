@@ -10,10 +10,9 @@ import sys
 import types
 import typing
 
+import arbook
 import pytest
 from conftest import ROOT
-
-import arbook
 
 STUB = ast.parse((ROOT / "arbook" / "__init__.pyi").read_text(encoding="utf-8"))
 OFFERED = [

@@ -4,11 +4,11 @@ Every test changes good files in many ways: flipped bits, cut and spliced parts,
 checksums right again where there are some, so that the changes reach what lies behind them. The dice are fixed.
 """
 
+import os
 import copy
 import io
 import json
 import math
-import os
 import random
 import struct
 import time
@@ -21,9 +21,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save as safetensors_bytes
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from arbook import training, workshop
 from arbook.compression import (
     AdaptiveNGram,
@@ -39,6 +36,8 @@ from arbook.ngram import NGramLM
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.tokens import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer
 from arbook.transformer import GPT, CheckpointError, GPTConfig, export_gpt2
+from safetensors.torch import save as safetensors_bytes
+from torch.utils._python_dispatch import TorchDispatchMode
 
 TEXT = "It was the best of times, it was the worst of times.\nWe had nothing before us.\n" * 3
 IDS = np.frombuffer(TEXT.encode(), dtype=np.uint8).astype(np.int64)

@@ -5,13 +5,12 @@ import gc
 import numpy as np
 import pytest
 import torch
+from arbook import data, micro
+from arbook.micro import SGD, Adam, GradientError, Tensor, apply, check_gradient, gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.lib.stride_tricks import sliding_window_view
-
-from arbook import data, micro
-from arbook.micro import SGD, Adam, GradientError, Tensor, apply, check_gradient, gradients
 
 # float64 carries 16 digits; sums of some hundred terms of order 1 lose two or three of them.
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}

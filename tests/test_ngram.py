@@ -12,14 +12,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from arbook import conformance, data, ngram, objective
+from arbook.guards import NotFittedError
+from arbook.ngram import ABSENT, SMOOTHING, UNSEEN, NGramLM
+from arbook.tokens import CharTokenizer, Vocab, WordTokenizer
 from conftest import count_calls, unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from arbook import data, ngram, objective
-from arbook.ar import NotFittedError
-from arbook.ngram import ABSENT, SMOOTHING, UNSEEN, NGramLM
-from arbook.tokens import CharTokenizer, Vocab, WordTokenizer
 
 START = "start"
 SENTENCES = ["the cat sat", "the dog sat", "a cat sat", "the cat ran"]
@@ -261,7 +260,7 @@ def every_model(V=6, order=4, n=400):
 def test_models_keep_the_promises_of_the_interface(order):
     """S1: parallel == incremental, causality, sums, batches; at every order and smoothing, with and without ends."""
     for model in every_model(order=order):
-        assert max(objective.check_conformance(model).values()) < 1e-12
+        assert max(conformance.check_conformance(model).values()) < 1e-12
         assert model.context_length is None and not list(model.parameters())
 
 
@@ -397,7 +396,7 @@ def test_orders_beyond_the_length_of_the_text_add_nothing():
                 NGramLM(n, vocab_size=2, smoothing=smoothing, eos_id=eos).fit([0]) for n in (3, 6)
             )
             assert short.sentence_log_prob([0]) == pytest.approx(long.sentence_log_prob([0]))
-            assert max(objective.check_conformance(long).values()) < 1e-12
+            assert max(conformance.check_conformance(long).values()) < 1e-12
 
 
 # --- figures of other programs ----------------------------------------------------------------------------------------

@@ -12,23 +12,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
-
 from arbook import ar
 from arbook import recurrent as rc
-from arbook.ngram import NGramLM
+from arbook.conformance import check_conformance
 from arbook.objective import (
     IGNORE,
     LanguageModel,
     autoregressive_loss,
-    check_conformance,
     compute_perplexity,
     read_in_steps,
 )
+from arbook.ngram import NGramLM
 from arbook.transformer import GPT, GPTConfig
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 CELLS = {"lstm": (rc.lstm_cell, 2), "gru": (rc.gru_cell, 1), "rnn": (rc.rnn_cell, 1)}
 V = 11
@@ -782,10 +781,14 @@ def test_penalties_are_the_mean_squares_of_outputs_and_of_their_changes():
     assert single.penalty == 0  # one position has no change
 
 
+DROPOUTS = [f"{place}_dropout" for place in ("embedding", "input", "hidden", "output")]
+DROPOUTS += ["weight_drop"]
+
+
 def test_the_unlocked_preset_is_the_dropout_of_zaremba():
     """All non-recurrent connections, and no others: embedding to layer, layer to layer, layer to output."""
     config = rc.LSTMConfig.zaremba_medium(V)
-    chosen = {n: getattr(config, n) for n in rc._DROPOUTS}
+    chosen = {n: getattr(config, n) for n in DROPOUTS}
     assert chosen == {
         "embedding_dropout": 0,
         "input_dropout": 0.5,

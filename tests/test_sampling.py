@@ -1316,8 +1316,6 @@ def test_ids_without_a_token_fill_no_gap(size):
     )
     assert answers == [(word, pytest.approx(p)) for p, word in named]
     assert sa.complete(model, words, "a", top=2) == answers[:2]
-
-
 # --- static shapes ----------------------------------------------------------------------------------------------------
 
 

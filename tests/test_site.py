@@ -8,12 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote
 
+import arbook
 import pytest
 from bs4 import BeautifulSoup
 from nbdev_book.home import Home
 from nbdev_book.project import Project
-
-import arbook
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"

@@ -5,9 +5,9 @@ import errno
 import json
 import os
 import pickle
+import signal
 import random
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -19,14 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from arbook import data, tokens
+from arbook.tokens import BPETokenizer, CharTokenizer, Corpus, Tokenizer, Vocab, WordTokenizer
 from conftest import ROOT, count_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
-
-from arbook import data, tokens
-from arbook.tokens import BPETokenizer, CharTokenizer, Corpus, Tokenizer, Vocab, WordTokenizer
 
 SENTENCE = "I am a machine learning researcher"
 SLOTS = {"I": 25, "am": 7, "a": 100, "machine": 2, "learning": 10, "researcher": 1000}

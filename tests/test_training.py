@@ -17,15 +17,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import unavailable
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
-
 from arbook import ar, data, training
 from arbook.objective import IGNORE, LanguageModel, autoregressive_loss
-from arbook.recurrent import LSTMLM, LSTMConfig, WindowConfig, stream_batches
-from arbook.tokens import WordTokenizer
 from arbook.training import (
     CHECKPOINT,
     LOG,
@@ -63,6 +56,8 @@ from arbook.training import (
     train,
     write_token_file,
 )
+from arbook.recurrent import LSTMLM, LSTMConfig, WindowConfig, stream_batches
+from arbook.tokens import WordTokenizer
 from arbook.transformer import (
     GPT,
     CheckpointError,
@@ -70,6 +65,11 @@ from arbook.transformer import (
     GPTConfig,
     forward_flops,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from conftest import unavailable
 
 V = 11
 TEXT = np.random.default_rng(0).integers(0, V, 400)

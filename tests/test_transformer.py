@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from arbook import conformance, objective as ob, transformer as tr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
@@ -113,8 +114,8 @@ def test_values_of_the_future_cannot_leak_through_a_weight_of_0():
 @layouts
 def test_models_keep_the_promises_of_the_interface(layout):
     """S19, S45, S46."""
-    assert max(ob.check_conformance(make(layout)).values()) < 1e-10
-    assert max(ob.check_conformance(make(layout, dtype=torch.float32)).values()) < 1e-4
+    assert max(conformance.check_conformance(make(layout)).values()) < 1e-10
+    assert max(conformance.check_conformance(make(layout, dtype=torch.float32)).values()) < 1e-4
 
 
 chunks = st.lists(st.integers(1, T), min_size=1, max_size=T).filter(lambda sizes: sum(sizes) <= T)
@@ -655,7 +656,7 @@ def test_copies_pickles_and_assigned_weights_are_the_same_function(layout):
 @pytest.mark.parametrize("head_dim", [1, 3])
 def test_heads_of_odd_width_work_where_nothing_is_rotated(head_dim):
     model = make("gpt2", n_embd=3 * head_dim, qk_norm=True)
-    assert max(ob.check_conformance(model).values()) < 1e-10
+    assert max(conformance.check_conformance(model).values()) < 1e-10
 
 
 @pytest.mark.slow

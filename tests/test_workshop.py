@@ -11,15 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tqdm import tqdm
-
 from arbook import ar, data, training, workshop
 from arbook.ngram import NGramLM
 from arbook.tokens import BPETokenizer, CharTokenizer
 from arbook.transformer import GPT, GPTConfig
 from arbook.workshop import Chat, PlanError, continue_times, plan, svg_plot, terminal_plot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tqdm import tqdm
 
 TEXT = "the rose is red, the violet's blue,\nthe honey's sweet, and so are you.\n" * 40
 TINY = {"max_steps": 6, "n_embd": 8, "n_layer": 1, "n_head": 1, "eval_tokens": 200}

@@ -8,7 +8,6 @@ __all__ = ['quadruple']
 # %% ../nbs/01_use.ipynb #01cell02
 from .core import double
 
-
 # %% ../nbs/01_use.ipynb #01cell05
 def quadruple(x: float) -> float:
     """Four times a number."""
