@@ -284,6 +284,14 @@ class StaticDecoder(LanguageModel):
         with torch.no_grad():
             return self._run(), state
 
+    def select(self, state: KVCache, rows: Tensor) -> KVCache:
+        """Return a cache that only `.model` can go on with: this one has its fixed size."""
+        return self.model.select(state, rows)
+
+    def rewind(self, state: KVCache, n: int) -> KVCache:
+        """Return the same cache, which forgets all but the first n tokens."""
+        return self.model.rewind(state, n)
+
     def _check(self, state: Any) -> None:
         if state is not self._state:
             raise ValueError(

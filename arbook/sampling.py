@@ -19,9 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .guards import as_count, as_number
-from .ngram import NGramLM
 from .objective import LanguageModel, as_token_ids, evaluating, holds_integers
-from .recurrent import LSTMLM
 from arbook.rules import (
     Chain,
     DeadEndError,
@@ -109,7 +107,8 @@ class Reader:
             raise ValueError(f"keep must be at most {model.context_length}, got {keep}")
         self.model, self.keep, self.undo = model, keep, undo
         self.start, self.n, self.state = 0, 0, _NOTHING  # what was read: tokens start ... n - 1
-        self.kept: dict[int, Any] = {}
+        self.kept: dict[int, Any] = {}  # states, by how many tokens had been read
+        self.keeps = False  # whether copies have to be kept, because the model cannot rewind
 
     def read(self, text: Tensor) -> Tensor:
         """Read what is new of the texts so far, and score what follows them: (B, n) -> (B, V)."""
@@ -135,21 +134,28 @@ class Reader:
         n = text.shape[1]
         start = window_start(n, self.model.context_length, self.keep)
         if self.state is _NOTHING or start != self.start or n <= self.n:
-            used_up = getattr(self.state, "rewind", None)  # memory to use again
-            self.state = used_up(0) if used_up else self.model.init_state(len(text))
-            self.start = self.n = start
-            self.kept.clear()
-        if self.undo and not hasattr(self.state, "rewind"):
+            self.begin(len(text), start)
+        if self.keeps:
             self.kept[self.n] = copy.deepcopy(self.state)  # a model may work in place
         unread, self.n = text[:, self.n :], n
         return unread
 
+    def begin(self, batch_size: int, start: int) -> None:
+        """Forget all, and use the memory of the state again if the model can."""
+        old = self.state if self.state is not _NOTHING else self.model.init_state(batch_size)
+        empty = self.model.rewind(old, 0)
+        self.keeps = self.undo and empty is None
+        self.state = self.model.init_state(batch_size) if empty is None else empty
+        self.start = self.n = start
+        self.kept.clear()
+
     def rewind(self, n: int) -> None:
         """Forget all but the first n tokens; a few of them may have to be read again."""
         if n < self.n:
-            if n > self.start and hasattr(self.state, "rewind"):
-                self.state.rewind(n - self.start)
-                self.n = n
+            can = n > self.start and not self.keeps
+            state = self.model.rewind(self.state, n - self.start) if can else None
+            if state is not None:
+                self.state, self.n = state, n
             else:
                 self.n = max((m for m in self.kept if m <= n), default=self.start)
                 self.state = self.kept.get(self.n, _NOTHING)
@@ -157,24 +163,8 @@ class Reader:
 
     def select(self, rows: Tensor) -> None:
         """Go on with some rows of the batch, (W,); one may be taken several times."""
-        if hasattr(self.state, "select") and not isinstance(self.state, Tensor):
-            self.state = self.state.select(rows)
-        elif _keeps_rows(self.model):
-            self.state = _select(self.state, rows)
-        else:
-            self.state = _NOTHING  # of a kind that is not known here: the texts are read again
-
-
-def _keeps_rows(model: LanguageModel) -> bool:
-    """Return whether the state of a model is made of tensors whose first axis is the batch."""
-    default = type(model).step is LanguageModel.step
-    return default or isinstance(model, (NGramLM, LSTMLM))
-
-
-def _select(state: Any, rows: Tensor) -> Any:
-    if isinstance(state, tuple):
-        return tuple(_select(part, rows) for part in state)
-    return state[rows]
+        state = self.model.select(self.state, rows)
+        self.state = _NOTHING if state is None else state  # then the texts are read again
 
 # %% ../nbs/09_sampling.ipynb #eddebf98
 #| code-fold: true
@@ -378,6 +368,7 @@ def generate(
 
     Examples
     --------
+    >>> from arbook.ngram import NGramLM
     >>> model = NGramLM(2, vocab_size=2, smoothing="mle").fit([0, 1, 0, 1])
     >>> generate(model, [0], max_new_tokens=3).ids
     (tensor([1, 0, 1]),)

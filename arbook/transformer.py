@@ -5,10 +5,9 @@
 # %% ../nbs/07_transformer.ipynb #b695423f
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -512,6 +511,9 @@ def make_norm(config: GPTConfig) -> nn.Module:
 # %% ../nbs/07_transformer.ipynb #e3e780be
 #| code-fold: true
 #| code-summary: Code of its parts
+Weights = Mapping[str, Tensor]
+
+
 def draw_weights(model: GPT, generator: torch.Generator | None = None) -> None:
     """Draw all weights of a GPT: deviation 0.02, for the last layer of each branch divided by the root of 2 L."""
     small = 0.02 / math.sqrt(2 * model.config.n_layer)
@@ -547,6 +549,19 @@ def as_readable(ids: Tensor, config: GPTConfig, cache: KVCache | None) -> Tensor
         return ids
     return as_token_ids(ids, config.vocab_size, config.context_length)
 
+
+def check_format(path: Path, name: str | None) -> None:
+    """Raise CheckpointError unless a configuration is of our own format, in the version that is read here."""
+    record = read_json(path)
+    if record.get("format") != name:
+        raise CheckpointError(
+            f"{path} is not of the format {name!r}; GPT-2's files are read by from_pretrained"
+        )
+    if record.get("version") != 1:
+        raise CheckpointError(
+            f"{path} has version {record.get('version')!r}; this library reads version 1"
+        )
+
 # %% ../nbs/07_transformer.ipynb #a2f68c35
 class GPT(LanguageModel):
     """A causal Transformer: one masked pass for all prefixes, and a cache to go on from there.
@@ -568,6 +583,7 @@ class GPT(LanguageModel):
     torch.Size([1, 3, 65])
     """
 
+    file_format = "arbook-gpt"
     context_length: int
     position_embedding: nn.Embedding  # if positions are "learned"
     rotary_cos: Tensor  # (T, D / 2), if they are "rotary"
@@ -628,10 +644,8 @@ class GPT(LanguageModel):
         self, ids: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = IGNORE
     ) -> Tensor:
         """Compute `autoregressive_loss(self(ids), targets, ...)` without ever holding all logits."""
-        x, weight = self.hidden(ids), self.output_weight
-        return linear_cross_entropy(
-            x, weight, targets, reduction=reduction, ignore_index=ignore_index
-        )
+        x, W = self.hidden(ids), self.output_weight  # (B, T, C), (V, C)
+        return linear_cross_entropy(x, W, targets, reduction=reduction, ignore_index=ignore_index)
 
     def init_state(self, batch_size: int) -> KVCache:
         """Return an empty cache for the whole context, of the type and on the device of the weights."""
@@ -652,14 +666,32 @@ class GPT(LanguageModel):
         with torch.no_grad():
             return F.linear(self._read(ids, state)[:, -1], self.output_weight), state
 
-    def save(self, folder: str | Path) -> None:
-        """Write weights and configuration to a folder, as safetensors and JSON; each file whole or not at all."""
-        save_checkpoint(self, folder)
+    def select(self, state: KVCache, rows: Tensor) -> KVCache:
+        """Return a cache with these rows of the batch, (W,)."""
+        return state.select(rows)
+
+    def rewind(self, state: KVCache, n: int) -> KVCache:
+        """Return the same cache, which forgets all but the first n tokens."""
+        return state.rewind(n)
+
+    def parts(self) -> list[nn.Module]:
+        """Return the blocks."""
+        return list(self.blocks)
+
+    def flops(self, T: int) -> float:
+        """Return three times `forward_flops`, per position: that of a step of training."""
+        return 3 * forward_flops(self.config, T) / T
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote; CheckpointError if it is anything else."""
-        return load_checkpoint(cls, folder)
+        """Read what `save` wrote; CheckpointError if it is anything else, such as the files of GPT-2."""
+        check_format(Path(folder) / CHECKPOINT_FILES[0], cls.file_format)
+        return super().load(folder)
+
+    @classmethod
+    def from_weights(cls, config: GPTConfig, state: Weights, path: str | Path = "") -> Self:
+        """Build the model of a configuration with these weights, or raise CheckpointError, which names the path."""
+        return build_gpt(cls, config, state, Path(path))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the files of GPT-2, for `from_pretrained` here and in transformers; `save` is for every layout."""
@@ -935,7 +967,6 @@ def from_gpt2_config(record: Mapping[str, Any]) -> GPTConfig:
         raise CheckpointError(f"the configuration makes no model: {error}") from error
 
 # %% ../nbs/07_transformer.ipynb #449d1b2a
-FORMAT = "arbook-gpt"
 _Model = TypeVar("_Model", bound=GPT)
 
 
@@ -963,7 +994,7 @@ def load_gpt2(
     """
     config_path, weights_path = find_checkpoint(folder_or_name, revision)
     record = read_json(config_path)
-    if record.get("format") == FORMAT:
+    if record.get("format") == cls.file_format:
         raise CheckpointError(f"{config_path} was written by GPT.save; read it with GPT.load")
     try:
         config = from_gpt2_config(record)
@@ -971,10 +1002,10 @@ def load_gpt2(
     except CheckpointError as error:
         raise CheckpointError(f"{folder_or_name}: {error}") from error
     state = {name: w.float() if w.is_floating_point() else w for name, w in state.items()}
-    return build_model(cls, config, state, weights_path)
+    return build_gpt(cls, config, state, weights_path)
 
 
-def build_model(
+def build_gpt(
     cls: type[_Model], config: GPTConfig, state: Mapping[str, Tensor], path: Path
 ) -> _Model:
     """Return a model with these weights, in evaluation mode, or raise CheckpointError if they do not fit."""
@@ -1001,42 +1032,10 @@ def build_model(
 
 # %% ../nbs/07_transformer.ipynb #6f6d187d
 #| code-fold: true
-#| code-summary: Code that reads and writes the files
+#| code-summary: Code that writes the files
 def export_gpt2(model: GPT, folder: str | Path) -> None:
     """Write a model of GPT-2's layout to a folder, for `from_pretrained` here and in transformers."""
     record, state = to_gpt2_config(model.config), to_gpt2_state_dict(model)
     if model.config.tied:
         del state["lm_head.weight"]
     write_checkpoint(folder, record, state, {"format": "pt"})
-
-
-def save_checkpoint(model: GPT, folder: str | Path) -> None:
-    """Write weights and configuration; the weights repeat the configuration, so that the two cannot be mixed up."""
-    record = {"format": FORMAT, "version": 1, **asdict(model.config)}
-    write_checkpoint(folder, record, model.state_dict())
-
-
-def load_checkpoint(cls: type[_Model], folder: str | Path) -> _Model:
-    """Read what `save_checkpoint` wrote, in the precision in which it was written."""
-    config_path, weights_path = (Path(folder) / name for name in CHECKPOINT_FILES)
-    record = read_json(config_path)
-    if record.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{config_path} is not of the format {FORMAT!r}; GPT-2's files are read by from_pretrained"
-        )
-    if record.get("version") != 1:
-        raise CheckpointError(
-            f"{config_path} has version {record.get('version')!r}; this library reads version 1"
-        )
-    state, metadata = read_weights(weights_path)
-    if metadata.get("config") != json.dumps(record):
-        raise CheckpointError(f"{weights_path} belongs to another configuration than {config_path}")
-    known = {field.name for field in fields(GPTConfig)}
-    values = {name: value for name, value in record.items() if name not in ("format", "version")}
-    if set(values) != known:
-        raise CheckpointError(f"{config_path} must set {sorted(known)}, got {sorted(values)}")
-    try:
-        config = GPTConfig(**values)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{config_path}: {error}") from error
-    return build_model(cls, config, state, weights_path)

@@ -6,14 +6,13 @@ import pickle
 
 import pytest
 import torch
-from writers import LAYOUTS, V, make_gpt, make_ngram, seed, seeds
-
 from arbook import conformance
 from arbook import decoders as de
 from arbook import objective as ob
 from arbook import rules as ru
 from arbook import sampling as sa
 from arbook.transformer import GPT
+from writers import LAYOUTS, V, make_gpt, make_ngram, seed, seeds
 
 # --- packed weights ---------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,17 @@
 """Rules against enumerated laws, chains that explain themselves, rolls of the dice, automata."""
 
+import inspect
 import itertools
 import math
+from dataclasses import dataclass
+from typing import Annotated
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from arbook import rules as ru
+from arbook.guards import Bounds
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from writers import (
@@ -22,8 +28,6 @@ from writers import (
     support,
     top_two,
 )
-
-from arbook import rules as ru
 
 # --- one roll ---------------------------------------------------------------------------------------------------------
 
@@ -399,6 +403,40 @@ def test_chains_accept_functions_and_refuse_the_rest():
         ru.Processor()(torch.ones(1, 2))
     with pytest.raises(NotImplementedError, match="Filter does not define keep"):
         ru.Filter()(torch.ones(1, 2))
+
+
+@dataclass(frozen=True)
+class AboveMean(ru.Filter):
+    """Keep tokens that are at least so many times as probable as the mean token."""
+
+    times: Annotated[float, Bounds(minimum=0, maximum=9)]
+
+    def keep(self, logits):
+        """Tell which tokens stay: (B, V) -> bool (B, V)."""
+        probs = logits.softmax(-1)
+        return probs >= self.times * probs.mean(-1, keepdim=True)
+
+
+def test_a_new_rule_is_its_class_alone():
+    """Eleven lines: it is checked, shown, compared, chained and explained like those of the library."""
+    assert len(inspect.getsource(AboveMean).splitlines()) <= 11
+    rule = AboveMean(np.float32(1))
+    assert rule == AboveMean(1) and repr(rule) == "AboveMean(times=1.0)"
+    assert support(rule, FOUR) == [0, 1] and support(ru.Chain([ru.TopK(1), rule]), FOUR) == [0]
+    for wrong, error in ((-1, ValueError), (10, ValueError), ("1", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="times must be"):
+            AboveMean(wrong)
+    stages = ru.Chain([rule]).explain(torch.tensor(FOUR).log())
+    assert stages[1].removed == (2, 3) and stages[1].name == repr(rule)
+
+
+def test_settings_are_plain_numbers_whatever_they_were_made_of():
+    for rule, twin in (
+        (ru.Temperature(np.float32(0.5)), ru.Temperature(0.5)),
+        (ru.TopK(np.int64(3)), ru.TopK(3)),
+        (ru.FrequencyPenalty(1, np.float64(2), window=np.int8(3)), ru.FrequencyPenalty(1, 2, 3)),
+    ):
+        assert repr(rule) == repr(twin) and rule == twin and hash(rule) == hash(twin)
 
 
 # --- rules that work in place ----------------------------------------------------------------------------------------

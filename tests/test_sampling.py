@@ -2,10 +2,20 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from arbook import objective as ob
+from arbook import rules as ru
+from arbook import sampling as sa
+from arbook.ngram import NGramLM
+from arbook.recurrent import LSTMLM, LSTMConfig
+from arbook.tokens import BPETokenizer, CharTokenizer, WordTokenizer
+from arbook.training import ancestral_sample
+from arbook.transformer import GPT, GPTConfig, crop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from writers import (
@@ -26,15 +36,6 @@ from writers import (
     table,
     top_two,
 )
-
-from arbook import objective as ob
-from arbook import rules as ru
-from arbook import sampling as sa
-from arbook.ngram import NGramLM
-from arbook.recurrent import LSTMLM, LSTMConfig
-from arbook.tokens import BPETokenizer, CharTokenizer, WordTokenizer
-from arbook.training import ancestral_sample
-from arbook.transformer import GPT, GPTConfig, crop
 
 
 def by_hand(model, ids, n, choose):
@@ -858,6 +859,111 @@ def test_absurd_powers_of_the_length_are_refused():
     assert len(sa.beam_search(model, [0], max_new_tokens=1, length_power=1e300)) == 4
 
 
+class RecurrentLM(ob.LanguageModel):
+    """A reader's own model: a state of rows, in one tensor or in a tuple; it counts the positions that it reads."""
+
+    vocab_size = V
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.n_read = kind, 0
+        self.embed, self.mix, self.out = torch.randn(3, 8, 8, generator=seed(4)).double()
+
+    def forward(self, ids):
+        return self.step(ids, self.init_state(len(ids)))[0]
+
+    def init_state(self, batch_size):
+        h = torch.zeros(batch_size, 8, dtype=torch.float64)
+        return h if self.kind == "tensor" else (h, [torch.zeros(batch_size, dtype=torch.int64)])
+
+    def step(self, ids, state):
+        self.n_read += ids.numel()
+        h, rest = (state, None) if self.kind == "tensor" else state
+        rows = []
+        for x in ids.unbind(1):
+            h = torch.tanh(self.embed[x] + h @ self.mix)  # (B, 8)
+            rows.append(h @ self.out[:, :V])
+        return torch.stack(rows, 1), h if rest is None else (h, [rest[0] + ids.shape[1]])
+
+    def select(self, state, rows):
+        return ob.rows_of(state, rows)
+
+
+class ForgetfulLM(RecurrentLM):
+    """The same function, of which nobody knows how to take rows of its state."""
+
+    def select(self, state, rows):
+        return None
+
+
+@pytest.mark.parametrize("kind", ["tensor", "tuple"])
+def test_a_search_reads_each_position_once_whatever_model_says_how_to_take_rows(kind):
+    """1 position of the prompt, then 4 rows for each of the other 799 steps."""
+    model = RecurrentLM(kind)
+    found = sa.beam_search(model, [1], max_new_tokens=800, beam_width=4)
+    assert model.n_read == 1 + 4 * 799 == 3_197
+    assert len(found.ids[0]) == 800
+    short, again = RecurrentLM(kind), ForgetfulLM(kind)
+    ours, theirs = (sa.beam_search(m, [1], max_new_tokens=40, beam_width=4) for m in (short, again))
+    assert short.n_read == 1 + 4 * 39 and again.n_read > 3 * short.n_read
+    assert all(torch.equal(a, b) for a, b in zip(ours.ids, theirs.ids, strict=True))
+    assert torch.allclose(ours.scores, theirs.scores, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["n-gram", "lstm", "gpt"])
+def test_a_search_reads_each_position_once_with_the_models_of_the_book(name):
+    model, sizes = MODELS[name](), []
+    original = model.next_logits
+    model.next_logits = lambda ids, state: sizes.append(ids.numel()) or original(ids, state)
+    sa.beam_search(model, [1], max_new_tokens=11, beam_width=4)
+    assert sum(sizes) == 1 + 4 * 10
+
+
+class RewindingLM(RecurrentLM):
+    """It keeps all its states, and so can go back to any of them."""
+
+    def init_state(self, batch_size):
+        return [super().init_state(batch_size)]
+
+    def step(self, ids, state):
+        rows, states = [], list(state)
+        for x in ids.split(1, dim=1):
+            logits, after = super().step(x, states[-1])
+            rows.append(logits)
+            states.append(after)
+        return torch.cat(rows, 1), states
+
+    def rewind(self, state, n):
+        return state[: n + 1]
+
+
+def test_speculation_goes_back_as_the_model_says_and_reads_nothing_twice():
+    """Each round the target reads the drafts and one token before them; one that cannot go back reads more."""
+    draft, found, n_read = make_ngram(), [], []
+    for model in (RewindingLM("tensor"), RecurrentLM("tensor")):
+        pair = sa.speculative_generate(
+            model, draft, [1, 2], max_new_tokens=60, n_draft=3, generator=seed(0)
+        )
+        found.append(pair)
+        n_read.append(model.n_read)
+    assert torch.equal(found[0].ids[0], found[1].ids[0])
+    drafted = 60 + (found[0].n_proposed - found[0].n_accepted)
+    assert n_read[0] <= 2 + drafted + 3 * found[0].n_passes and n_read[0] < n_read[1]
+
+
+def test_the_loop_knows_no_model_and_the_rules_know_no_text():
+    """What they import: neither loads a kind of model, and the rules nothing of the book but the guards."""
+    for module, known in (("rules", {"guards"}), ("sampling", None)):
+        program = (
+            f"import sys, arbook.{module}; print(*(m for m in sys.modules if m[:7] == 'arbook.'))"
+        )
+        command = [sys.executable, "-c", program]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        loaded = {name.partition(".")[2] for name in output.split()}
+        assert not loaded & {"ngram", "recurrent", "transformer", "decoders", "training"}
+        assert known is None or loaded == known | {module}
+
+
 # --- at least so many tokens --------------------------------------------------------------------------------------
 
 
@@ -1316,6 +1422,8 @@ def test_ids_without_a_token_fill_no_gap(size):
     )
     assert answers == [(word, pytest.approx(p)) for p, word in named]
     assert sa.complete(model, words, "a", top=2) == answers[:2]
+
+
 # --- static shapes ----------------------------------------------------------------------------------------------------
 
 

@@ -9,17 +9,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from arbook import conformance, objective as ob, transformer as tr
+from arbook import conformance, files
+from arbook import objective as ob
+from arbook import transformer as tr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-
-from arbook import files
-from arbook import objective as ob
-from arbook import transformer as tr
 
 V, T = 23, 20
 

@@ -5,14 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import strategies as st
-from scipy import stats
-
 from arbook import objective as ob
 from arbook import rules as ru
 from arbook.ngram import NGramLM
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.transformer import GPT, GPTConfig
+from hypothesis import strategies as st
+from scipy import stats
 
 V = 7
 
