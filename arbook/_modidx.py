@@ -272,6 +272,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'arbook.conformance.gap_of_windows': ('conformance.html#gap_of_windows', 'arbook/conformance.py'),
                                     'arbook.conformance.largest_gap': ('conformance.html#largest_gap', 'arbook/conformance.py'),
                                     'arbook.conformance.leak': ('conformance.html#leak', 'arbook/conformance.py'),
+                                    'arbook.conformance.put_to_test': ('conformance.html#put_to_test', 'arbook/conformance.py'),
                                     'arbook.conformance.read_alternately': ('conformance.html#read_alternately', 'arbook/conformance.py')},
             'arbook.data': { 'arbook.data.DataCorruptError': ('a1_data.html#datacorrupterror', 'arbook/data.py'),
                              'arbook.data.DataNotFoundError': ('a1_data.html#datanotfounderror', 'arbook/data.py'),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from arbook.objective import (
     IGNORE,
@@ -90,7 +90,7 @@ def check_conformance(
         check_outputs(logits, (*ids.shape, model.vocab_size))
         check_counts(model, ids.shape[1])
         trial = Trial(model, ids, logits, generator)
-        found = {promise: test(trial) for promise, (_, test) in PROMISES.items()}
+        found = {promise: put_to_test(promise, trial) for promise in PROMISES}
     if not torch.equal(ids, given):
         raise ConformanceError("a model must not change the ids that it is given")
     if tolerance is None:
@@ -125,6 +125,17 @@ class Trial:
     ) -> float:
         """Return how far some logits are from the expected ones, of these rows and from this position on."""
         return largest_gap(self.expected[rows, start:], logits.log_softmax(-1))
+
+
+def put_to_test(promise: str, trial: Trial) -> float | None:
+    """Return how far a model is from keeping a promise, None if it does not make it; an error of its own breaks it."""
+    sentence, test = PROMISES[promise]
+    try:
+        return test(trial)
+    except ConformanceError:
+        raise
+    except Exception as error:
+        raise ConformanceError(f"{sentence} ({type(error).__name__}: {error})") from error
 
 
 def largest_gap(expected: Tensor, found: Tensor) -> float:
