@@ -848,3 +848,17 @@ def _wait_for(work: Callable[[], None]) -> None:
         thread.join(0.1)  # with a limit, since Windows does not interrupt a wait without one
     if errors:
         raise errors[0]
+
+# %% ../nbs/02_tokens.ipynb #5b0e6103
+def start_id(tokenizer: Tokenizer) -> int | None:
+    """Return the token that stands before every text: an end of text, an end of line, or None if there is neither.
+
+    Examples
+    --------
+    >>> tokenizer = CharTokenizer.train("a\\nb")
+    >>> tokenizer.decode([start_id(tokenizer)])
+    '\\n'
+    """
+    ids = tokenizer.vocab.ids
+    signs = ("<|endoftext|>", "<eos>", "\n", "Ċ")  # the last is the line feed of byte-level BPE
+    return next((ids[sign] for sign in signs if sign in ids), None)
