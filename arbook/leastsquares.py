@@ -219,9 +219,8 @@ def solve_moments(
     rss = (np.diag(gram)[order:] - (coef * explained).sum(0)).clip(0)  # (h,)
     mean = moments.sums / moments.n_rows
     bias = mean[order:] - mean[:order] @ coef if intercept else np.zeros(coef.shape[1])
-    size = (
-        np.trace(moments.gram[:order, :order]) + ridge * order
-    )  # before centring, as rounding sees it
+    # before centring, as rounding sees it
+    size = np.trace(moments.gram[:order, :order]) + ridge * order
     condition = float(np.sqrt(size) * np.linalg.norm(half_inverse))
     return Fit(coef, bias, rss, moments.n_rows, order, condition, "normal"), half_inverse
 
