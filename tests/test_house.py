@@ -74,7 +74,7 @@ PROMISED = {
     "ngram": {"NGramLM"},
     "recurrent": {"LSTMConfig", "LSTMLM"},
     "transformer": {"GPT", "GPTConfig", "KVCache"},
-    "training": {"TrainConfig", "TrainResult", "load_model", "recorded_model", "save_model", "train"},
+    "training": {"TrainConfig", "TrainResult", "train"},
     "sampling": {
         "Chain", "Generation", "Greedy", "MinP", "RepetitionPenalty", "Temperature", "TopK", "TopP", "Typical",
         "beam_search", "generate", "greedy_decode", "sample_next_token", "speculative_generate", "stream",
