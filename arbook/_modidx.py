@@ -933,6 +933,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'arbook.sources.MarkovSource.random': ('a1c_sources.html#markovsource.random', 'arbook/sources.py'),
                                 'arbook.sources.MarkovSource.sample': ('a1c_sources.html#markovsource.sample', 'arbook/sources.py'),
                                 'arbook.sources._as_transition': ('a1c_sources.html#_as_transition', 'arbook/sources.py'),
+                                'arbook.sources._check_arc': ('a1c_sources.html#_check_arc', 'arbook/sources.py'),
+                                'arbook.sources._check_odds': ('a1c_sources.html#_check_odds', 'arbook/sources.py'),
                                 'arbook.sources._check_rules': ('a1c_sources.html#_check_rules', 'arbook/sources.py'),
                                 'arbook.sources._entropy': ('a1c_sources.html#_entropy', 'arbook/sources.py'),
                                 'arbook.sources._grammar': ('a1c_sources.html#_grammar', 'arbook/sources.py'),

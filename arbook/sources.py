@@ -408,6 +408,7 @@ class GrammarSource:
 #| code-fold: true
 #| code-summary: Code of the checks
 def _check_rules(rules: Mapping[str, Sequence[Arc]], start: str) -> None:
+    """Raise ValueError or TypeError unless these are the rules of a unifilar grammar, all of which is used."""
     if start not in rules:
         raise ValueError(
             f"start must be one of the states {', '.join(rules) or '(none)'}, got {start!r}"
@@ -417,34 +418,42 @@ def _check_rules(rules: Mapping[str, Sequence[Arc]], start: str) -> None:
     names = [*rules, END]
     links = np.zeros((len(names), len(names)), dtype=bool)
     for state, arcs in rules.items():
-        words = [arc.word for arc in arcs]
-        total = math.fsum(arc.probability for arc in arcs)
-        if not all(0 < arc.probability <= 1 for arc in arcs) or abs(total - 1) > 1e-9:
-            raise ValueError(
-                f"the probabilities of state {state!r} must be positive and sum to 1; they sum to {total}"
-            )
-        if len(set(words)) < len(words):
-            raise ValueError(
-                f"a word leaves state {state!r} twice ({', '.join(words)}): the words would not tell the state"
-            )
-        for word, _, target in arcs:
-            if not isinstance(word, str):
-                raise TypeError(f"state {state!r}: a word must be a string, got {word!r}")
-            if word.split() != [word]:
-                raise ValueError(f"state {state!r}: {word!r} must be one word, without blanks")
-            if word == END and target:
-                raise ValueError(f"state {state!r}: after {END} comes no state, got {target!r}")
-            if word != END and target not in rules:
-                raise ValueError(
-                    f"state {state!r}: {word!r} leads to {target!r}, which does not exist"
-                )
-            links[names.index(state), names.index(END if word == END else target)] = True
+        _check_odds(state, arcs)
+        for arc in arcs:
+            _check_arc(state, arc, rules)
+            after = END if arc.word == END else arc.target
+            links[names.index(state), names.index(after)] = True
     for problem, seen in (
         ("cannot be reached from the start", _reachable(links, names.index(start))[:-1]),
         ("cannot reach the end of a sentence", _reachable(links.T, len(rules))),
     ):
         if not seen.all():
             raise ValueError(f"state {names[int(np.argmin(seen))]!r} {problem}")
+
+
+def _check_odds(state: str, arcs: Sequence[Arc]) -> None:
+    words = [arc.word for arc in arcs]
+    total = math.fsum(arc.probability for arc in arcs)
+    if not all(0 < arc.probability <= 1 for arc in arcs) or abs(total - 1) > 1e-9:
+        raise ValueError(
+            f"the probabilities of state {state!r} must be positive and sum to 1; they sum to {total}"
+        )
+    if len(set(words)) < len(words):
+        raise ValueError(
+            f"a word leaves state {state!r} twice ({', '.join(words)}): the words would not tell the state"
+        )
+
+
+def _check_arc(state: str, arc: Arc, rules: Mapping[str, Sequence[Arc]]) -> None:
+    word, _, target = arc
+    if not isinstance(word, str):
+        raise TypeError(f"state {state!r}: a word must be a string, got {word!r}")
+    if word.split() != [word]:
+        raise ValueError(f"state {state!r}: {word!r} must be one word, without blanks")
+    if word == END and target:
+        raise ValueError(f"state {state!r}: after {END} comes no state, got {target!r}")
+    if word != END and target not in rules:
+        raise ValueError(f"state {state!r}: {word!r} leads to {target!r}, which does not exist")
 
 # %% ../nbs/a1c_sources.ipynb #06a91932
 def _noun_arcs(after_one: str, after_many: str, again: str) -> list[Arc]:
