@@ -10,13 +10,17 @@ from . import decoders as decoders
 from . import encodings as encodings
 from . import files as files
 from . import guards as guards
+from . import leastsquares as leastsquares
 from . import micro as micro
 from . import ngram as ngram
 from . import objective as objective
 from . import perplexity as perplexity
 from . import recurrent as recurrent
 from . import rules as rules
+from . import runs as runs
 from . import sampling as sampling
+from . import sources as sources
+from . import tables as tables
 from . import tokens as tokens
 from . import training as training
 from . import transformer as transformer
@@ -42,8 +46,8 @@ from .objective import autoregressive_loss as autoregressive_loss
 from .objective import compute_perplexity as compute_perplexity
 from .perplexity import TransformersLM as TransformersLM
 from .perplexity import score as score
-from .recurrent import LSTMLM as LSTMLM
 from .recurrent import LSTMConfig as LSTMConfig
+from .recurrent import LSTMLM as LSTMLM
 from .rules import Chain as Chain
 from .rules import Greedy as Greedy
 from .rules import MinP as MinP
@@ -52,6 +56,9 @@ from .rules import Temperature as Temperature
 from .rules import TopK as TopK
 from .rules import TopP as TopP
 from .rules import sample_next_token as sample_next_token
+from .runs import load_model as load_model
+from .runs import recorded_model as recorded_model
+from .runs import save_model as save_model
 from .sampling import beam_search as beam_search
 from .sampling import generate as generate
 from .sampling import greedy_decode as greedy_decode
@@ -60,9 +67,6 @@ from .tokens import BPETokenizer as BPETokenizer
 from .tokens import CharTokenizer as CharTokenizer
 from .tokens import WordTokenizer as WordTokenizer
 from .training import TrainConfig as TrainConfig
-from .training import load_model as load_model
-from .training import recorded_model as recorded_model
-from .training import save_model as save_model
 from .training import train as train
 from .transformer import GPT as GPT
 from .transformer import GPTConfig as GPTConfig

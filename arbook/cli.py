@@ -12,7 +12,7 @@ __all__ = ['Commands', 'COUNTED', 'COMMANDS', 'CommandError', 'run', 'explain', 
            'add_perplexity', 'run_perplexity', 'score_text', 'in_pieces', 'score_record', 'add_sample', 'add_sampling',
            'run_sample', 'counted', 'draw_tokens', 'first_token', 'add_chat', 'run_chat', 'lines_of', 'add_compress',
            'add_decompress', 'add_coder', 'run_compress', 'run_decompress', 'byte_model', 'deliver', 'add_train',
-           'preset_names', 'run_train', 'tell_run', 'join_texts', 'main']
+           'preset_names', 'run_train', 'tell_run', 'tell_scores', 'as_setting', 'join_texts', 'main']
 
 # %% ../nbs/a3_cli.ipynb #7da5430e
 import argparse
@@ -37,7 +37,6 @@ from arbook.workshop import (
     find_folder,
     load_folder,
     scored_text,
-    start_id,
 )
 
 if TYPE_CHECKING:
@@ -698,6 +697,7 @@ def score_text(
 ) -> "Score":
     """Return the score of a text, in all units."""
     from arbook.perplexity import score
+    from arbook.tokens import start_id
 
     text = read_text(path)
     if not text:
@@ -825,6 +825,8 @@ def draw_tokens(given, model: "LanguageModel", ids: list[int], seed: int) -> Ite
 
 def first_token(tokenizer: "Tokenizer") -> list[int]:
     """Return what a model goes on from if there is no prompt, or raise CommandError."""
+    from arbook.tokens import start_id
+
     start = start_id(tokenizer)
     if start is None:
         raise CommandError("this model has no token to begin with: give it a --prompt")
@@ -841,7 +843,8 @@ def add_chat(commands: Commands) -> None:
 
 def run_chat(given: argparse.Namespace) -> None:
     """Read lines, and let the model go on from each."""
-    from arbook.training import recorded_files
+    from arbook.runs import recorded_files
+    from arbook.tokens import start_id
     from arbook.workshop import Chat
 
     person = sys.stdin.isatty()
@@ -1074,6 +1077,8 @@ def add_train(commands: Commands) -> None:
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop after so long")
     about = "another setting of model or training, such as lr=0.01; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=about)
+    about = "copy what a finished run of the book found to a folder of records"
+    parser.add_argument("--record", metavar="FOLDER", help=about).complete = "directory"
 
 
 _IN_TRAIN = {  # what the library says, and the command
@@ -1085,7 +1090,7 @@ _IN_TRAIN = {  # what the library says, and the command
 
 def preset_names() -> list[str]:
     """Return the names of the presets."""
-    from arbook.training import PRESETS
+    from arbook.runs import PRESETS
 
     return list(PRESETS)
 
@@ -1095,13 +1100,16 @@ def run_train(given: argparse.Namespace) -> int:
     import shlex
     import signal
 
-    from arbook.training import TrainingError, as_setting, process_number, run_preset
+    from arbook.runs import run_preset
+    from arbook.training import TrainingError, process_number
     from arbook.workshop import PlanError, train_text
 
     if bool(given.file) == (given.preset is not None):
         given.parser.error("say what to learn from: a FILE of yours, or a --preset of the book")
     if given.preset and (given.tokens or given.minutes is not None):
         given.parser.error("--tokens and --minutes are for a FILE; a --preset has its own")
+    if given.record and (given.file or given.set):
+        given.parser.error("--record is for a --preset as it is: no FILE, and no --set")
     if given.out is None and "-" in given.file:
         given.parser.error("--out is missing: standard input has no name for a folder")
     given.out = given.out or f"{given.preset or Path(given.file[0]).stem}-run"
@@ -1117,6 +1125,7 @@ def run_train(given: argparse.Namespace) -> int:
             record = train_text(text, given.out, name=name, **about, **options)
         else:
             options |= {"seed": given.seed or 0, "progress": False if given.quiet else None}
+            options["record_to"] = given.record
             record = run_preset(given.preset, given.out, settings=settings, **options)
     except PlanError as error:
         raise CommandError(f"{error}: name another folder with --out") from error
@@ -1144,12 +1153,44 @@ def tell_run(given: argparse.Namespace, record: dict[str, Any], by: str | None) 
     if not record["finished"]:
         saved = f"{given.out} can be used: arbook sample --model {given.out}"
         return f"stopped{f' by {by}' if by else ''} after {text}; the same command goes on; {saved}"
-    if "held_out" not in record or given.quiet:
+    if "held_out" not in record:
+        lines = [f"done: {text}; next: arbook sample --model {given.out}"]
+        return "\n".join(lines if given.quiet else [*lines, *tell_scores(record)])
+    if given.quiet:
         return f"done: {text}; next: arbook sample --model {given.out}"
     uses = ("chat", "sample --prompt 'The '", "perplexity OTHER.txt", "compress OTHER.txt")
     lines = [f"  arbook {use} --model {given.out}" for use in uses]
     sample = record["sample"][:200].strip()
     return "\n".join([f"done: {text}", f"---\n{sample}\n---", "next:", *lines])
+
+
+def tell_scores(record: dict[str, Any]) -> Iterator[str]:
+    """Say how fast a run of the book was, and how well each text is predicted, beside the n-grams."""
+    if record["tokens_per_second"] is not None:
+        yield f"{record['tokens_per_second']:,.0f} tokens/s, {record['utilisation']:.1%} utilisation"
+    for part, score in record["scores"].items():
+        baseline = record["baseline"]
+        line = f"{part}: perplexity {score['perplexity']:.2f} per {record['unit']}"
+        if part in baseline:
+            order, ngrams = baseline["order"], baseline[part]["perplexity"]
+            line += f" (n-grams of order {order}: {ngrams:.2f})"
+        yield line
+
+
+_WORDS = {"True": True, "False": False, "None": None}  # as Python writes what JSON writes otherwise
+
+
+def as_setting(text: str) -> tuple[str, Any]:
+    """Return the name and the value of a setting that is written as NAME=VALUE."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"a setting must be written as NAME=VALUE, got {text!r}")
+    if value in _WORDS:
+        return name, _WORDS[value]
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def join_texts(paths: Sequence[str]) -> tuple[str, str]:
@@ -1183,7 +1224,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         What stands behind `arbook` on the command line; that of the process if left out.
     """
     return run(make_parser(COMMANDS), arguments)
-
-
-if __name__ == "__main__" and __spec__ is not None:  # as a command, not as a cell of the notebook
-    sys.exit(main())

@@ -5,23 +5,18 @@
 # %% ../nbs/08_training.ipynb #6b0f6e94
 from __future__ import annotations
 
-import argparse
 import atexit
 import functools
 import hashlib
 import json
 import math
 import os
-import platform
-import signal
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
-from importlib import resources
+from collections import defaultdict
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import KW_ONLY, asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -34,46 +29,21 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import __version__, data
 from .ar import as_count, as_number
-from .ngram import NGramLM
 from .objective import IGNORE, LanguageModel, as_token_ids, evaluating, holds_integers
-from .recurrent import LSTMLM, LSTMConfig
-from arbook.tokens import (
-    BPETokenizer,
-    CharTokenizer,
-    Tokenizer,
-    WordTokenizer,
-    as_ids,
-    naming_file,
-    open_atomically,
-    write_atomically,
-)
-from arbook.transformer import (
-    CHECKPOINT_FILES,
-    GPT,
-    CheckpointError,
-    GPTConfig,
-    forward_flops,
-    read_json,
-    read_weights,
-    write_checkpoint,
-)
+from .tokens import as_ids, naming_file, open_atomically, write_atomically
+from .transformer import GPT, CheckpointError, forward_flops, read_weights
 
 # %% auto #0
 __all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', 'FREE_FIELDS', 'NEWTON_SCHULZ', 'FORMAT',
-           'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'BF16_WIDTH', 'STREAM_WINDOW', 'MODELS', 'PRESETS',
-           'MAX_RECORD_BYTES', 'LSTM_FORMAT', 'random_windows', 'random_starts', 'cut_windows', 'step_seed',
-           'step_starts', 'epoch_steps', 'stream_starts', 'accumulate', 'update', 'fit', 'TrainConfig', 'check_config',
-           'learning_rate', 'parameter_groups', 'newton_schulz', 'Muon', 'hidden_matrices', 'make_optimizers',
-           'evaluate', 'WindowLoss', 'as_text_ids', 'text_windows', 'own_share', 'loss_and_count', 'save_run',
-           'load_run', 'checksum', 'pack', 'unpack', 'load_best', 'as_whole', 'divided_like', 'state_tensors',
-           'state_from', 'write_token_file', 'open_token_file', 'flops_per_token', 'matmul_rate', 'choose_precision',
-           'TrainingError', 'Team', 'choose_device', 'process_number', 'join_team', 'TrainResult', 'train', 'shard',
-           'without_exchange', 'check_block_size', 'fingerprint', 'seed_dropout', 'as_line', 'ancestral_sample',
-           'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'text_hashes', 'compare_with_ngrams', 'about_run',
-           'code_revision', 'device_name', 'save_model', 'load_model', 'copy_record', 'recorded_files',
-           'recorded_model', 'read_records', 'loss_band', 'main', 'as_setting']
+           'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'BF16_WIDTH', 'random_windows', 'random_starts', 'cut_windows',
+           'step_seed', 'step_starts', 'epoch_steps', 'stream_starts', 'accumulate', 'update', 'fit', 'TrainConfig',
+           'check_config', 'learning_rate', 'parameter_groups', 'newton_schulz', 'Muon', 'hidden_matrices',
+           'make_optimizers', 'evaluate', 'WindowLoss', 'as_text_ids', 'text_windows', 'own_share', 'loss_and_count',
+           'save_run', 'load_run', 'checksum', 'tensors_of', 'check_fit', 'put_back', 'load_best', 'as_whole',
+           'divided_like', 'state_tensors', 'state_from', 'write_token_file', 'open_token_file', 'flops_per_token',
+           'matmul_rate', 'choose_precision', 'TrainingError', 'Team', 'choose_device', 'process_number', 'join_team',
+           'TrainResult', 'train', 'ancestral_sample']
 
 # %% ../nbs/08_training.ipynb #2bab29c6
 def random_windows(
@@ -828,7 +798,9 @@ def checksum(tensors: dict[str, Tensor], text: str) -> str:
     return found.hexdigest()
 
 # %% ../nbs/08_training.ipynb #e276a75d
-def pack(model: LanguageModel, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def tensors_of(
+    model: LanguageModel, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Tensor]:
     """Return parameters and running means: "model.NAME", and "optimizer.NAME.KEY" for each parameter.
 
     If they are divided among processes, all of these have to call, and all get the whole.
@@ -841,38 +813,52 @@ def pack(model: LanguageModel, optimizers: Sequence[torch.optim.Optimizer]) -> d
     return tensors
 
 
-def unpack(
+def check_fit(
     tensors: dict[str, Tensor],
     model: LanguageModel,
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
-    """Put the numbers that `pack` returned back, or raise CheckpointError and change nothing."""
-    state = model.state_dict()
-    saved = {name: t for name, t in tensors.items() if name.startswith("model.")}
-    if {f"model.{name}" for name in state} != set(saved):
-        odd = min({f"model.{name}" for name in state} ^ set(saved))
-        raise CheckpointError(f"the checkpoint is of another model: {odd!r} is on one side only")
-    owner = {p: optimizer for optimizer in optimizers for p in _parameters(optimizer)}
-    named = dict(model.named_parameters())
-    moved: dict[nn.Parameter, dict[str, Tensor]] = {}
+    """Raise CheckpointError unless these are the numbers of such a model and of such optimisers."""
+    state, named = model.state_dict(), dict(model.named_parameters())
+    saved = {name for name in tensors if name.startswith("model.")}
+    if odd := {f"model.{name}" for name in state} ^ saved:
+        raise CheckpointError(
+            f"the checkpoint is of another model: {min(odd)!r} is on one side only"
+        )
+    owned = {p for optimizer in optimizers for p in _parameters(optimizer)}
     for name, t in tensors.items():
         kind, _, rest = name.partition(".")
         target = state.get(rest) if kind == "model" else named.get(rest.rpartition(".")[0])
-        if target is None or (kind == "optimizer" and target not in owner):
+        if target is None or (kind == "optimizer" and target not in owned):
             raise CheckpointError(f"the checkpoint is of another model: it holds {name!r}")
-        if (kind == "model" or t.ndim) and (t.shape != target.shape or t.dtype != target.dtype):
+        counts = kind == "optimizer" and not t.ndim  # a count of steps has no shape
+        if not counts and (t.shape != target.shape or t.dtype != target.dtype):
             raise CheckpointError(
                 f"the checkpoint is of another model: {name} is {tuple(t.shape)}, {t.dtype}, "
                 f"and should be {tuple(target.shape)}, {target.dtype}"
             )
-        if kind == "optimizer":
-            on_device = t.ndim or owner[target].defaults.get("fused")  # else the count of steps
-            place = target.device if on_device else "cpu"
-            value = divided_like(t, target) if t.ndim else t
-            moved.setdefault(target, {})[rest.rpartition(".")[2]] = value.to(place)
+
+
+def put_back(
+    tensors: dict[str, Tensor],
+    model: LanguageModel,
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> None:
+    """Put the numbers that `tensors_of` returned back, or raise CheckpointError and change nothing."""
+    check_fit(tensors, model, optimizers)
     with torch.no_grad():
-        for name, t in state.items():
-            t.copy_(divided_like(saved[f"model.{name}"], t))
+        for name, t in model.state_dict().items():
+            t.copy_(divided_like(tensors[f"model.{name}"], t))
+    owner = {p: optimizer for optimizer in optimizers for p in _parameters(optimizer)}
+    named, moved = dict(model.named_parameters()), defaultdict(dict)
+    for name, t in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            of, _, key = rest.rpartition(".")
+            p = named[of]
+            on_device = t.ndim or owner[p].defaults.get("fused")  # else the count of steps
+            value = divided_like(t, p) if t.ndim else t
+            moved[p][key] = value.to(p.device if on_device else "cpu")
     for p, values in moved.items():
         owner[p].state[p] = values
 
@@ -880,7 +866,7 @@ def unpack(
 def load_best(model: LanguageModel, folder: str | Path) -> float:
     """Give a model the weights that did best on the validation text, and return the loss that they had."""
     tensors, record = load_run(Path(folder) / BEST)
-    unpack(tensors, model, [])
+    put_back(tensors, model, [])
     return record["val_loss"]
 
 
@@ -1248,306 +1234,64 @@ class TrainResult:
         """The last loss on the validation text, in nats per token; nan if there was none."""
         return (self.curve("val_loss")[1] or [math.nan])[-1]
 
-# %% ../nbs/08_training.ipynb #a3b2b4eb
-def train(
-    model: LanguageModel,
-    train_ids: ArrayLike | Tensor,
-    val_ids: ArrayLike | Tensor | None,
-    config: TrainConfig,
-    *,
-    stop: Callable[[], bool] | None = None,
-    notify: Callable[[dict[str, Any]], None] | None = None,
-) -> TrainResult:
-    """Train a language model on a text: the same call on a CPU, on a GPU, and in each process that `torchrun` started.
-
-    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU, for
-    each number of threads, this is true bit for bit, however often the run was killed and resumed. PyTorch's global
-    random numbers are left alone.
+# %% ../nbs/08_training.ipynb #5b0e6202
+#| code-fold: true
+#| code-summary: "Code of the feed, and of the states that are carried"
+class Feed:
+    """The batches of a run, of each the part of one process: a function of the number of the step.
 
     Parameters
     ----------
-    model : LanguageModel
-        Trained in place. When a checkpoint is found, its weights are replaced.
-    train_ids, val_ids : array_like of int, shape (N,)
-        Arrays are kept on the device. A memory-mapped file, see `open_token_file`, is read in pieces. No `val_ids`,
-        no measurements.
+    ids : array_like of int, shape (N,)
+        The text; a mapped file is read in pieces.
+    vocab_size, block_size : int
     config : TrainConfig
-    stop : callable, optional
-        Asked after each step; when it says True, the run saves its checkpoint and ends, as if time were up. Of several
-        processes all need one or none, and it is enough that one says so.
-    notify : callable, optional
-        Told each line of the log as it is written, see `TrainResult.history`; first, before any step, one whose "event"
-        is "start", as soon as the folder is reserved and a checkpoint found to fit.
-
-    Returns
-    -------
-    TrainResult
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the text is too short for a window, holds ids that the model does not know, the device is not here, or the
-        model was made under `torch.inference_mode`.
-    CheckpointError
-        If the checkpoint is damaged, or of another model, text or configuration.
-    TrainingError
-        If the loss is not finite, memory runs out, or another run writes to `config.checkpoint_dir`.
+    team : Team
     """
-    if not isinstance(model, LanguageModel):
-        raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")
-    if not isinstance(config, TrainConfig):
-        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}")
-    team = join_team(config.device)
-    gpus = [team.device] if team.device.type == "cuda" else []
-    gradients = torch.inference_mode(False), torch.enable_grad()  # whatever the caller has chosen
-    with gradients[0], gradients[1], torch.random.fork_rng(devices=gpus):
-        run = _Run(model, train_ids, val_ids, config, team, stop, notify)
-        try:
-            run.resume()
-            run.go()
-        finally:
-            run.close()
-        return run.result()
-
-# %% ../nbs/08_training.ipynb #95ecf5ee
-#| code-fold: true
-#| code-summary: Code of its parts
-class _Run:
-    """One call of `train`: what is fixed, what changes from step to step, and the steps."""
 
     def __init__(
         self,
-        model: LanguageModel,
-        train_ids: ArrayLike | Tensor,
-        val_ids: ArrayLike | Tensor | None,
+        ids: ArrayLike | Tensor,
+        vocab_size: int,
+        block_size: int,
         config: TrainConfig,
         team: Team,
-        stop: Callable[[], bool] | None = None,
-        notify: Callable[[dict[str, Any]], None] | None = None,
     ):
-        self.model, self.config, self.team, self.stop = model, config, team, stop
-        self.notify = notify or (lambda line: None)
-        if any(p.is_inference() for p in model.parameters()):
-            raise ValueError(
-                "model was made under torch.inference_mode(), which leaves nothing that can be trained: "
-                "make or load it outside"
-            )
-        self.block_size = check_block_size(model, config)
         n_parts = team.size * config.accumulation
         if config.batch_size % n_parts:
             raise ValueError(
                 f"batch_size must be a multiple of {n_parts} = accumulation x processes, "
                 f"got {config.batch_size}"
             )
-        V = model.vocab_size
-        self.train_ids = as_text_ids(train_ids, V, self.block_size + 1, "train_ids", team.device)
-        self.val_ids = None  # what is measured
-        if val_ids is not None:
-            val_ids = as_text_ids(val_ids, V, 2, "val_ids", team.device)
-            self.val_ids = val_ids[: config.eval_tokens]
-        self.precision, self.reason = _precision_and_reason(config.precision, model, team.device)
-        self.window_loss = WindowLoss(model, carry=config.order == "stream")
-        self.epoch = None  # steps until all streams begin anew
-        if self.window_loss.carry:
-            sizes = len(self.train_ids), config.batch_size, self.block_size
-            self.epoch = epoch_steps(*sizes)
-        self.sharded = config.sharded and team.joined
-        if self.sharded:
-            _check_sharded(model, team.device)
-            shard(self.window_loss, team.device, compiled=config.compile)
-        else:
-            model.to(team.device)
-        self.optimizers = make_optimizers(model, config)
-        self.states: list[Any] = []  # of each piece, if the text is a stream
-        self.mean: dict[str, Tensor] = {}  # of each parameter, since averaging began
-        self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {}  # step and loss of the weights that did best
-        self.pending: list[tuple[int, Tensor, Tensor, float]] = []  # not yet read from the device
-        self.step = self.resumed_from = 0
-        self.seconds = 0.0  # before this call
-        self.intervals: list[tuple[int, float]] = []  # steps and seconds between two reports
-        self.start = self.mark = time.perf_counter()
-        self.folder = None if config.checkpoint_dir is None else Path(config.checkpoint_dir)
-        self.lock: IO | None = None
-        self.bar = None
+        self.ids = as_text_ids(ids, vocab_size, block_size + 1, "train_ids", team.device)
+        self.vocab_size, self.block_size = vocab_size, block_size
+        self.config, self.team = config, team
+        self.epoch: int | None = None  # steps until all streams begin anew
+        if config.order == "stream":
+            self.epoch = epoch_steps(len(self.ids), config.batch_size, block_size)
 
-    # --- before the first step ---
+    def begins_anew(self, step: int) -> bool:
+        """Tell whether nothing is carried into a step: the windows are random, or all streams begin."""
+        return self.epoch is None or step % self.epoch == 0
 
-    def resume(self) -> None:
-        """Go on from the checkpoint, if there is one; otherwise begin."""
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.reserve_folder()
-            tensors = self.load() if (self.folder / CHECKPOINT).exists() else {}
-            self.check_agreement()  # before the first word among processes about tensors
-            if tensors:
-                self.restore(tensors)
-        self.agree_on_precision()
-        if self.resumed_from and (self.folder / BEST).exists():
-            self.recall_best()
-        self.module, self.pause = self.prepare_loss()
-        if self.folder is not None and self.team.rank == 0:
-            for name in (CHECKPOINT, BEST, LOG):
-                for left in self.folder.glob(f".{name}.*"):  # by a process that was killed
-                    left.unlink(missing_ok=True)
-            lines = [self.about(), *self.history]
-            write_atomically(self.folder / LOG, "".join(map(as_line, lines)))
-        self.notify(self.about())
+    def pieces(self, step: int) -> list[Batch]:
+        """Return the batch of a step, or the part of it that is this process's, cut into pieces."""
+        c, team = self.config, self.team
+        choose = step_starts if self.epoch is None else stream_starts
+        starts = choose(len(self.ids), c.batch_size, self.block_size, c.seed, step)
+        own = starts.view(team.size, -1)[team.rank]
+        pieces = [cut_windows(self.ids, s, self.block_size) for s in own.chunk(c.accumulation)]
+        if isinstance(self.ids, np.ndarray):  # ids from a file are checked as they are read
+            for inputs, targets in pieces:
+                read = torch.cat([inputs[:, 0], targets.flatten()])
+                as_ids(read.numpy(), self.vocab_size, name="train_ids")
+        to_device = functools.partial(Tensor.to, device=team.device, non_blocking=True)
+        return [(to_device(inputs), to_device(targets)) for inputs, targets in pieces]
 
-    def reserve_folder(self) -> None:
-        """Raise TrainingError, in every process, if another run writes to the folder."""
-        if self.team.rank == 0:
-            self.lock = _lock_folder(self.folder)
-        refused = self.team.rank == 0 and self.lock is None
-        if self.team.total(torch.tensor(float(refused), device=self.team.device)):
-            raise TrainingError(
-                f"another run writes to {self.folder}: wait for its end, or take another folder"
-            )
-
-    def check_agreement(self) -> None:
-        """Raise CheckpointError, in every process, if not all of them begin at the same step."""
-        own = torch.tensor([self.step], device=self.team.device)
-        steps = self.team.rows(own).tolist()
-        if len(set(steps)) > 1:
-            raise CheckpointError(
-                f"the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
-                f"checkpoint_dir must be one folder that all of them see, got {str(self.folder)!r}"
-            )
-
-    def agree_on_precision(self) -> None:
-        """Compute in bfloat16 if all processes have chosen it: "auto" tries it, and machines may differ."""
-        low = torch.tensor([self.precision == "bfloat16"], device=self.team.device).int()
-        self.window_loss.low = bool(self.team.rows(low).all())
-        if self.precision == "bfloat16" and not self.window_loss.low:
-            self.precision, self.reason = "full", "another process has chosen it"
-
-    def prepare_loss(self) -> tuple[Callable, Callable]:
-        loss, pause = self.window_loss, nullcontext
-        if self.sharded:
-            return loss, functools.partial(without_exchange, loss)
-        if self.team.joined:
-            where = [self.team.device] if self.team.device.type == "cuda" else None
-            loss = nn.parallel.DistributedDataParallel(loss, device_ids=where)
-            pause = loss.no_sync
-        return (torch.compile(loss) if self.config.compile else loss), pause
-
-    def about(self) -> dict[str, Any]:
-        """Return the first line of the log."""
-        return {
-            "event": "start",
-            "step": self.step,
-            "config": asdict(self.config),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "device": str(self.team.device),
-            "processes": self.team.size,
-            "precision": self.precision,
-            "precision_reason": self.reason,
-            "instruction_set": torch.backends.cpu.get_cpu_capability(),
-            "torch": torch.__version__,
-        }
-
-    def identity(self) -> dict[str, Any]:
-        """Return what has to be the same when a run is resumed."""
-        fixed = {k: v for k, v in asdict(self.config).items() if k not in FREE_FIELDS}
-        fixed |= {"betas": list(self.config.betas), "block_size": self.block_size}
-        model = repr(getattr(self.model, "config", type(self.model).__name__))
-        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
-        return {**fixed, "model": model, "text": fingerprint(self.train_ids), "frozen": frozen}
-
-    def load(self) -> dict[str, Tensor]:
-        """Read the checkpoint: numbers at once, tensors as the result."""
-        tensors, record = load_run(self.folder / CHECKPOINT)
-        identity = self.identity()
-        saved = {"frozen": identity["frozen"]} | record["identity"]  # older ones do not say
-        if _is_fingerprint(saved.get("text"), self.train_ids):
-            identity["text"] = saved["text"]
-        for name, value in identity.items():
-            if saved.get(name) != value:
-                raise CheckpointError(
-                    f"{self.folder / CHECKPOINT} is of another run: its {name} is "
-                    f"{saved.get(name)!r}, not {value!r}; use another checkpoint_dir"
-                )
-        self.precision, self.reason = record["precision"], "as the checkpoint says"
-        self.step = self.resumed_from = record["step"]
-        self.seconds, self.history = record["seconds"], record["history"]
-        return tensors
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Put the tensors of a checkpoint in their places."""
-        extra = {"mean": {}, "state": {}}
-        for name in [name for name in tensors if name.partition(".")[0] in extra]:
-            kind, _, rest = name.partition(".")
-            extra[kind][rest] = tensors.pop(name)
-        unpack(tensors, self.model, self.optimizers)
-        named = dict(self.model.named_parameters())
-        self.mean = {
-            name: divided_like(t, named[name]).to(named[name].device)
-            for name, t in extra["mean"].items()
-        }
-        if extra["state"]:
-            self.states = self.own_states(extra["state"])
-
-    def recall_best(self) -> None:
-        """Look up which weights did best, and measure them anew if their loss is of another text, or part of it."""
-        tensors, record = load_run(self.folder / BEST)
-        self.best = {name: record[name] for name in ("step", "val_loss")}
-        if self.val_ids is None or _is_fingerprint(record.get("text"), self.val_ids):
-            return
-        state = self.model.state_dict()
-        own = {name: t.clone() for name, t in state.items()}
-        unpack(tensors, self.model, [])
-        loss = self.validation_loss()
-        self.keep_as_best(record["step"], loss)
-        with torch.no_grad():
-            for name, t in state.items():
-                t.copy_(own[name])
-        self.log({"event": "best", "step": record["step"], "loss_measured_anew": loss})
-
-    def own_states(self, saved: dict[str, Tensor]) -> list[Any]:
-        """Return the states of the pieces of this process, cut out of that of the whole batch."""
-        team, n_pieces = self.team, self.config.accumulation
-        pieces: list[list[Tensor]] = [[] for _ in range(n_pieces)]
-        for i in range(len(saved)):
-            own = saved[str(i)].chunk(team.size)[team.rank].to(team.device)
-            for piece, rows in zip(pieces, own.chunk(n_pieces), strict=True):
-                piece.append(rows)
-        template = self.model.init_state(1)
-        return [state_from(iter(piece), template) for piece in pieces]
-
-    # --- steps ---
-
-    def go(self) -> None:
-        """Make all steps that are left, or as many as time allows."""
-        if self.step == 0:
-            self.measure()
-        self.bar = tqdm(
-            total=self.config.max_steps,
-            initial=self.step,
-            unit=" steps",
-            disable=self.quiet(),
-        )
-        self.model.train()
-        self.mark = time.perf_counter()
-        for pieces in self.batches():
-            self.advance(pieces)
-            late = self.is_late()
-            done = self.step == self.config.max_steps
-            save, test = (
-                self.is_due(n) for n in (self.config.checkpoint_every, self.config.eval_every)
-            )
-            if late or done or save or test or self.is_due(self.config.log_every):
-                self.report()
-            if done or test:
-                self.measure()
-            if late or done or save:
-                self.save()
-            if late:
-                break
-
-    def batches(self) -> Iterator[list[Batch]]:
-        """Yield the pieces of this process for all steps that are left; from a file, one step ahead."""
-        steps = range(self.step, self.config.max_steps)
-        if isinstance(self.train_ids, Tensor):
+    def batches(self, start: int) -> Iterator[list[Batch]]:
+        """Yield the pieces of all steps that are left; from a file, one step ahead."""
+        steps = range(start, self.config.max_steps)
+        if isinstance(self.ids, Tensor):
             yield from map(self.pieces, steps)
             return
         with ThreadPoolExecutor(1) as thread:
@@ -1558,75 +1302,276 @@ class _Run:
                     ahead = thread.submit(self.pieces, step + 1)
                 yield ready
 
-    def pieces(self, step: int) -> list[Batch]:
-        c, team = self.config, self.team
-        choose = step_starts if self.epoch is None else stream_starts
-        starts = choose(len(self.train_ids), c.batch_size, self.block_size, c.seed, step)
-        own = starts.view(team.size, -1)[team.rank]
-        pieces = [
-            cut_windows(self.train_ids, s, self.block_size) for s in own.chunk(c.accumulation)
-        ]
-        if isinstance(self.train_ids, np.ndarray):  # ids from a file are checked as they are read
-            for inputs, targets in pieces:
-                read = torch.cat([inputs[:, 0], targets.flatten()])
-                as_ids(read.numpy(), self.model.vocab_size, name="train_ids")
-        return [tuple(ids.to(team.device, non_blocking=True) for ids in piece) for piece in pieces]
 
-    def advance(self, pieces: list[Batch]) -> None:
-        """Make one step; the loss stays on the device until somebody asks."""
-        c, lr = self.config, learning_rate(self.step, self.config)
-        seed_dropout(step_seed(c.seed, self.step, 1 + self.team.rank), self.team.device)
-        if self.epoch is None or self.step % self.epoch == 0:
-            self.states = [None] * len(pieces)
-        before, after = iter(self.states), []
+class Carried:
+    """The states that streams hand to the next step, one for each piece of this process's part of a batch."""
+
+    def __init__(self, n_pieces: int, team: Team):
+        self.n_pieces, self.team = n_pieces, team
+        self.states: list[Any] = [None] * n_pieces
+
+    def begin(self) -> None:
+        """Let all streams begin anew."""
+        self.states = [None] * self.n_pieces
+
+    def through(self, module: Callable[..., tuple[Tensor, Any]]) -> Loss:
+        """Return a loss for the pieces of one step, in order, that hands each its state and keeps the one after it."""
+        before, self.states = iter(self.states), []
 
         def loss(inputs: Tensor, targets: Tensor) -> Tensor:
-            total, state = self.module(inputs, targets, next(before))
-            after.append(state)
+            total, state = module(inputs, targets, next(before))
+            self.states.append(state)
             return total
 
-        with _explained_errors(self.step + 1, c):
-            mean, norm = update(
-                loss,
-                pieces,
-                self.optimizers,
-                lr=lr,
-                grad_clip=c.grad_clip,
-                count=sum(targets.numel() for _, targets in pieces),
-                pause=self.pause,
-            )
-        self.step += 1
-        self.states = after
-        self.pending.append((self.step, mean, as_whole(norm), lr))
-        self.average()
+        return loss
 
-    def average(self) -> None:
-        """Update the mean of the parameters, if the last steps have begun."""
-        S = self.config.max_steps
-        n = self.step - (S - round(self.config.average_fraction * S))
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state of the whole batch, which all processes have to ask for."""
+        parts = zip(*map(state_tensors, self.states), strict=True)
+        return {f"state.{i}": self.team.rows(torch.cat(part)) for i, part in enumerate(parts)}
+
+    def put_back(self, saved: dict[str, Tensor], template: Any) -> None:
+        """Take the states of this process's pieces out of those of a whole batch, nested like another state."""
+        pieces: list[list[Tensor]] = [[] for _ in range(self.n_pieces)]
+        for i in range(len(saved)):
+            own = saved[str(i)].chunk(self.team.size)[self.team.rank].to(self.team.device)
+            for piece, rows in zip(pieces, own.chunk(self.n_pieces), strict=True):
+                piece.append(rows)
+        if saved:
+            self.states = [state_from(iter(piece), template) for piece in pieces]
+
+# %% ../nbs/08_training.ipynb #5b0e6204
+#| code-fold: true
+#| code-summary: "Code of the mean, and of the validation text"
+class Mean:
+    """The mean of the parameters over the last steps of a run, if the configuration asks for one."""
+
+    def __init__(self, model: LanguageModel, config: TrainConfig):
+        S = config.max_steps
+        self.model, self.first = model, S - round(config.average_fraction * S)
+        self.values: dict[str, Tensor] = {}  # of each parameter, since averaging began
+
+    def update(self, step: int) -> None:
+        """Take in the parameters after so many steps, if the last ones have begun."""
+        n = step - self.first
         if n > 0:
             for name, p in self.model.named_parameters():
                 value = p.detach()
-                self.mean.setdefault(name, value.clone()).lerp_(value, 1 / n)
+                self.values.setdefault(name, value.clone()).lerp_(value, 1 / n)
+
+    def put(self) -> None:
+        """Put the mean in the place of the parameters."""
+        overwrite(self.model, self.values)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Put the mean of the parameters in their place, for a while."""
-        own = {name: p.detach().clone() for name, p in self.model.named_parameters() if self.mean}
-        self.put(self.mean)
+    def in_place(self) -> Iterator[None]:
+        """Put the mean in the place of the parameters, for a while."""
+        own = {name: p.detach().clone() for name, p in self.model.named_parameters() if self.values}
+        self.put()
         try:
             yield
         finally:
-            self.put(own)
+            overwrite(self.model, own)
 
-    def put(self, values: dict[str, Tensor]) -> None:
-        """Overwrite parameters."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return it whole; if it is divided among processes, all of them have to ask."""
+        return {f"mean.{name}": as_whole(t) for name, t in self.values.items()}
+
+    def put_back(self, saved: dict[str, Tensor]) -> None:
+        """Go on from a mean that was saved."""
+        named = dict(self.model.named_parameters())
+        self.values = {
+            name: divided_like(t, named[name]).to(named[name].device) for name, t in saved.items()
+        }
+
+
+def overwrite(model: nn.Module, values: dict[str, Tensor]) -> None:
+    """Overwrite parameters."""
+    with torch.no_grad():
+        for name, value in values.items():
+            model.get_parameter(name).copy_(value)
+
+
+STREAM_WINDOW = 1024  # how many tokens to read at a time when a state is carried
+
+
+class Validation:
+    """The validation text: the loss on it, and which parameters did best.
+
+    Parameters
+    ----------
+    ids : array_like of int, shape (N,), or None
+        None: nothing is measured.
+    loss : WindowLoss
+    block_size : int
+    config : TrainConfig
+    team : Team
+    """
+
+    def __init__(
+        self,
+        ids: ArrayLike | Tensor | None,
+        loss: WindowLoss,
+        block_size: int,
+        config: TrainConfig,
+        team: Team,
+    ):
+        self.ids: Tensor | np.memmap | None = None
+        if ids is not None:
+            checked = as_text_ids(ids, loss.model.vocab_size, 2, "val_ids", team.device)
+            self.ids = checked[: config.eval_tokens]
+        self.loss, self.block_size, self.config, self.team = loss, block_size, config, team
+        self.best: dict[str, Any] = {}  # step and loss of the weights that did best
+
+    def measure(self, step: int) -> float:
+        """Return the loss; each process computes its share, or all of it if a state is carried from start to end."""
+        team = self.team
+        if self.loss.carry:
+            batches = text_windows(self.ids, max(self.block_size, STREAM_WINDOW), 1)
+        else:
+            batch_size = self.config.batch_size // team.size
+            batches = text_windows(self.ids, self.block_size, batch_size)
+            batches = own_share(batches, team.rank, team.size)
+        total, count = loss_and_count(self.loss, batches, team.device)
+        if not self.loss.carry:
+            sums = torch.stack([total, torch.tensor(count).double()]).to(team.device)
+            total, count = team.total(sums).tolist()
+        loss = float(total) / count
+        if not math.isfinite(loss):
+            raise TrainingError(f"after step {step} the validation loss is {loss:g}")
+        return loss
+
+    def offer(self, step: int, loss: float) -> None:
+        """Keep the present parameters if their loss is the lowest so far."""
+        if loss < self.best.get("val_loss", math.inf):
+            self.keep(step, loss)
+
+    def keep(self, step: int, loss: float) -> None:
+        """Take the present parameters for the best, and write them to a file, with what they were measured on."""
+        self.best = {"step": step, "val_loss": loss}
+        everybody = is_divided(self.config, self.team)
+        if self.config.checkpoint_dir is None or not (everybody or self.team.rank == 0):
+            return
+        tensors = tensors_of(self.loss.model, [])
+        if self.team.rank == 0:
+            record = self.best | {"text": fingerprint(self.ids)}
+            save_run(Path(self.config.checkpoint_dir) / BEST, tensors, record)
+
+    def recall(self) -> dict[str, Any] | None:
+        """Look up which weights did best, and measure them anew if their loss is of another text, or part of it.
+
+        If they were, return the line that the log gets.
+        """
+        path = Path(self.config.checkpoint_dir or "") / BEST
+        if self.config.checkpoint_dir is None or not path.exists():
+            return None
+        tensors, record = load_run(path)
+        self.best = {name: record[name] for name in ("step", "val_loss")}
+        if self.ids is None or _is_fingerprint(record.get("text"), self.ids):
+            return None
+        state = self.loss.model.state_dict()
+        own = {name: t.clone() for name, t in state.items()}
+        put_back(tensors, self.loss.model, [])
+        loss = self.measure(record["step"])
+        self.keep(record["step"], loss)
         with torch.no_grad():
-            for name, value in values.items():
-                self.model.get_parameter(name).copy_(value)
+            for name, t in state.items():
+                t.copy_(own[name])
+        return {"event": "best", "step": record["step"], "loss_measured_anew": loss}
+
+# %% ../nbs/08_training.ipynb #5b0e6206
+#| code-fold: true
+#| code-summary: "Code of the log"
+class Clock:
+    """The seconds of a run, those before a resume included, and of its steps alone."""
+
+    def __init__(self) -> None:
+        self.before = 0.0  # this call
+        self.start = self.mark = time.perf_counter()
+        self.laps: list[tuple[int, float]] = []  # steps and seconds between two reports
+
+    def running(self) -> float:
+        """Return the seconds since this call began."""
+        return time.perf_counter() - self.start
+
+    def elapsed(self) -> float:
+        """Return the seconds of the whole run."""
+        return self.before + self.running()
+
+    def restart(self) -> None:
+        """Begin a lap: what came before, such as a measurement, is no part of it."""
+        self.mark = time.perf_counter()
+
+    def lap(self, n_steps: int) -> None:
+        """End a lap of so many steps, and begin the next one."""
+        self.laps.append((n_steps, time.perf_counter() - self.mark))
+        self.restart()
+
+    def steps_per_second(self) -> float:
+        """Return the rate of all laps but the first, which holds what is done only once; nan before any step."""
+        used = self.laps[1:] or self.laps
+        steps, seconds = (sum(column) for column in zip(*used, strict=True)) if used else (0, 0)
+        return steps / seconds if seconds else math.nan
+
+
+class Log:
+    """The history of a run: told line by line, written to a file, and shown on a bar.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    team : Team
+        Its first process writes the file.
+    clock : Clock
+    tokens : int
+        How many each step reads.
+    notify : callable, optional
+        Gets each line.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        team: Team,
+        clock: Clock,
+        tokens: int,
+        notify: Callable[[dict[str, Any]], None] | None,
+    ):
+        writes = config.checkpoint_dir is not None and team.rank == 0
+        self.path = Path(config.checkpoint_dir) / LOG if writes else None
+        self.config, self.team, self.clock, self.tokens = config, team, clock, tokens
+        self.notify = notify or (lambda line: None)
+        self.history: list[dict[str, Any]] = []
+        self.pending: list[tuple[int, Tensor, Tensor, float]] = []  # not yet read from the device
+        self.bar: tqdm | None = None
+
+    def begin(self, about: dict[str, Any]) -> None:
+        """Write what is known before the first step, and the lines of the run so far."""
+        if self.path is not None:
+            write_atomically(self.path, "".join(map(as_line, [about, *self.history])))
+        self.notify(about)
+
+    def show(self, step: int) -> None:
+        """Show a bar that stands at a step, if anybody looks."""
+        shown = self.config.progress
+        hidden = True if self.team.rank else None if shown is None else not shown
+        S = self.config.max_steps
+        self.bar = tqdm(total=S, initial=step, unit=" steps", disable=hidden)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line to the history."""
+        self.history.append({**line, "seconds": self.clock.elapsed()})
+        if self.path is not None:
+            with naming_file(self.path), open(self.path, "a", encoding="utf-8") as file:
+                file.write(as_line(self.history[-1]))
+        self.notify(self.history[-1])
+
+    def note(self, step: int, loss: Tensor, norm: Tensor, lr: float) -> None:
+        """Remember what a step has found, without waiting for the device to know it."""
+        self.pending.append((step, loss, norm, lr))
 
     def report(self) -> None:
-        """Read the losses of the last steps, check them, and write the last one to the log."""
+        """Read the losses of the last steps, check them, and write the last one."""
         numbers = torch.stack([torch.stack([loss, norm]) for _, loss, norm, _ in self.pending])
         numbers[:, 0] = self.team.total(numbers[:, 0].contiguous()) / self.team.size
         numbers = numbers.cpu().double()  # (steps, 2)
@@ -1638,187 +1583,127 @@ class _Run:
                 f"{numbers[bad[0], 1].item():g}; a lower lr, more warmup_steps or a lower grad_clip may help"
             )
         step, _, _, lr = self.pending[-1]
-        now = time.perf_counter()
-        self.intervals.append((len(self.pending), now - self.mark))
-        self.mark = now
+        self.clock.lap(len(self.pending))
         self.pending.clear()
         loss, norm = numbers[-1].tolist()
-        self.log({"event": "step", "step": step, "loss": loss, "lr": lr, "grad_norm": norm})
-        self.bar.set_postfix(loss=f"{loss:.3f}", tokens_per_s=f"{self.speed():,.0f}", refresh=False)
-        self.bar.update(step - self.bar.n)
-
-    def measure(self) -> None:
-        """Measure the loss on the validation text, and keep the parameters if it is the lowest."""
-        if self.val_ids is None:
-            return
-        with self.averaged():
-            loss = self.validation_loss()
-            self.log({"event": "eval", "step": self.step, "val_loss": loss})
-            if loss < self.best.get("val_loss", math.inf):
-                self.keep_as_best(self.step, loss)
-        self.mark = time.perf_counter()
-
-    def keep_as_best(self, step: int, loss: float) -> None:
-        """Write the present parameters to a file, with their loss, and what it was measured on."""
-        self.best = {"step": step, "val_loss": loss}
-        if self.folder is not None and (self.sharded or self.team.rank == 0):
-            tensors = pack(self.model, [])
-            if self.team.rank == 0:
-                record = self.best | {"text": fingerprint(self.val_ids)}
-                save_run(self.folder / BEST, tensors, record)
-
-    def validation_loss(self) -> float:
-        """Return it; each process computes its share, or all of it if a state is carried from start to end."""
-        team, text = self.team, self.val_ids
-        if self.window_loss.carry:
-            batches = text_windows(text, max(self.block_size, STREAM_WINDOW), 1)
-        else:
-            batches = text_windows(text, self.block_size, self.config.batch_size // team.size)
-            batches = own_share(batches, team.rank, team.size)
-        total, count = loss_and_count(self.window_loss, batches, team.device)
-        if not self.window_loss.carry:
-            sums = torch.stack([total, torch.tensor(count).double()]).to(team.device)
-            total, count = team.total(sums).tolist()
-        loss = float(total) / count
-        if not math.isfinite(loss):
-            raise TrainingError(f"after step {self.step} the validation loss is {loss:g}")
-        return loss
-
-    # --- after a step ---
-
-    def is_due(self, every: int | None) -> bool:
-        return every is not None and self.step % every == 0
-
-    def is_late(self) -> bool:
-        """Tell whether time is up for any of the processes, or one was asked to stop.
-
-        Several processes with GPUs ask each other when they report only, since that makes them wait.
-        """
-        limit, alone = self.config.max_seconds, self.team.size == 1
-        if limit is None and self.stop is None:
-            return False
-        if not alone and self.team.device.type != "cpu" and not self.is_due(self.config.log_every):
-            return False
-        late = limit is not None and time.perf_counter() - self.start > limit
-        late = late or (self.stop is not None and bool(self.stop()))
-        if alone:
-            return late
-        return bool(self.team.total(torch.tensor(float(late), device=self.team.device)))
-
-    def log(self, line: dict[str, Any]) -> None:
-        self.history.append({**line, "seconds": self.elapsed()})
-        if self.folder is not None and self.team.rank == 0:
-            path = self.folder / LOG
-            with naming_file(path), open(path, "a", encoding="utf-8") as file:
-                file.write(as_line(self.history[-1]))
-        self.notify(self.history[-1])
-
-    def save(self) -> None:
-        if self.folder is None:
-            return
-        tensors = self.stream_tensors()
-        if self.sharded or self.team.rank == 0:
-            tensors |= {f"mean.{name}": as_whole(t) for name, t in self.mean.items()}
-            tensors |= pack(self.model, self.optimizers)
-        if self.team.rank == 0:
-            record = {
-                "step": self.step,
-                "seconds": self.elapsed(),
-                "precision": self.precision,
-                "identity": self.identity(),
-                "history": self.history,
-            }
-            save_run(self.folder / CHECKPOINT, tensors, record)
-        self.team.wait()  # nobody may look for the file before it is there
-        self.mark = time.perf_counter()
-
-    def stream_tensors(self) -> dict[str, Tensor]:
-        """Return the state of the whole batch, which all processes have to ask for; nothing between two epochs."""
-        if self.epoch is None or self.step % self.epoch == 0:
-            return {}
-        parts = zip(*map(state_tensors, self.states), strict=True)
-        return {f"state.{i}": self.team.rows(torch.cat(part)) for i, part in enumerate(parts)}
-
-    def elapsed(self) -> float:
-        return self.seconds + time.perf_counter() - self.start
+        self.write({"event": "step", "step": step, "loss": loss, "lr": lr, "grad_norm": norm})
+        if self.bar is not None:
+            self.bar.set_postfix(
+                loss=f"{loss:.3f}", tokens_per_s=f"{self.speed():,.0f}", refresh=False
+            )
+            self.bar.update(step - self.bar.n)
 
     def speed(self) -> float:
-        """Return tokens per second; the first interval holds what is done only once."""
-        used = self.intervals[1:] or self.intervals
-        steps, seconds = (sum(column) for column in zip(*used, strict=True)) if used else (0, 0)
-        tokens = self.config.batch_size * self.block_size * steps
-        return tokens / seconds if seconds else math.nan
-
-    def quiet(self) -> bool | None:
-        shown = self.config.progress
-        return True if self.team.rank else None if shown is None else not shown
+        """Return tokens per second."""
+        return self.tokens * self.clock.steps_per_second()
 
     def close(self) -> None:
+        """Take the bar away."""
         if self.bar is not None:
             self.bar.close()
-        if self.lock is not None:
+
+
+def as_line(record: dict[str, Any]) -> str:
+    """Return a record as one line of JSON."""
+    return json.dumps(record) + "\n"
+
+# %% ../nbs/08_training.ipynb #5b0e6208
+#| code-fold: true
+#| code-summary: "Code of the checkpoint"
+class Checkpoint:
+    """The folder of a run: reserved for one call at a time, with the file from which the next one goes on.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    config : TrainConfig
+        Without a `checkpoint_dir`, nothing is kept.
+    feed : Feed
+    """
+
+    def __init__(self, model: LanguageModel, config: TrainConfig, feed: Feed):
+        self.folder: Path | None = None
+        self.identity: dict[str, Any] = {}
+        self.lock: IO | None = None
+        self.team, self.ids = feed.team, feed.ids
+        if config.checkpoint_dir is not None:
+            self.folder = Path(config.checkpoint_dir)
+            self.identity = identity_of(model, config, feed.block_size, feed.ids)
+
+    def reserve(self) -> None:
+        """Raise TrainingError, in every process, if another run writes to the folder."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.team.rank == 0:
+            self.lock = _lock_folder(self.folder)
+        refused = self.team.rank == 0 and self.lock is None
+        if self.team.total(torch.tensor(float(refused), device=self.team.device)):
+            raise TrainingError(
+                f"another run writes to {self.folder}: wait for its end, or take another folder"
+            )
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        if self.lock is not None and self.folder is not None:
             (self.folder / _LOCK).unlink(missing_ok=True)  # while nobody else can have it
             self.lock.close()
 
-    def result(self) -> TrainResult:
-        self.put(self.mean)
-        return TrainResult(
-            model=self.model.eval(),
-            history=self.history,
-            steps=self.step,
-            finished=self.step == self.config.max_steps,
-            resumed_from=self.resumed_from,
-            seconds=self.elapsed(),
-            tokens_per_second=self.speed(),
-            precision=self.precision,
-            best_val_loss=self.best.get("val_loss", math.nan),
-            best_step=self.best.get("step"),
-        )
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and record of a checkpoint of this run; both are empty if there is none."""
+        if self.folder is None:
+            return {}, {}
+        tensors, record = {}, {}
+        if (self.folder / CHECKPOINT).exists():
+            tensors, record = load_run(self.folder / CHECKPOINT)
+            self._check_identity(record["identity"])
+        self._check_agreement(record.get("step", 0))  # before the first word about tensors
+        return tensors, record
+
+    def _check_identity(self, saved: dict[str, Any]) -> None:
+        saved = {"frozen": self.identity["frozen"]} | saved  # older ones do not say
+        if _is_fingerprint(saved.get("text"), self.ids):
+            self.identity["text"] = saved["text"]
+        for name, value in self.identity.items():
+            if saved.get(name) != value:
+                raise CheckpointError(
+                    f"{self.folder / CHECKPOINT} is of another run: its {name} is "
+                    f"{saved.get(name)!r}, not {value!r}; use another checkpoint_dir"
+                )
+
+    def _check_agreement(self, step: int) -> None:
+        """Raise CheckpointError, in every process, if not all of them begin at the same step."""
+        own = torch.tensor([step], device=self.team.device)
+        steps = self.team.rows(own).tolist()
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the processes found checkpoints of different steps, {', '.join(map(str, steps))}; "
+                f"checkpoint_dir must be one folder that all of them see, got {str(self.folder)!r}"
+            )
+
+    def save(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Write the file, by the first process; none goes on before it is there."""
+        if self.folder is not None and self.team.rank == 0:
+            save_run(self.folder / CHECKPOINT, tensors, {**record, "identity": self.identity})
+        self.team.wait()  # nobody may look for the file before it is there
+
+    def tidy(self) -> None:
+        """Remove what processes that were killed have left half written."""
+        if self.folder is not None and self.team.rank == 0:
+            for name in (CHECKPOINT, BEST, LOG):
+                for left in self.folder.glob(f".{name}.*"):
+                    left.unlink(missing_ok=True)
 
 
-STREAM_WINDOW = 1024  # how many tokens to read at a time when a state is carried
-
-
-def shard(loss: WindowLoss, device: torch.device, *, compiled: bool = False) -> None:
-    """Divide the parameters of a model among all processes, by PyTorch's own engine.
-
-    Each block of a Transformer is a group of its own: only one of them is whole at a time. The rest is another group.
-    """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    if any(hasattr(p, "full_tensor") for p in loss.parameters()):
-        raise ValueError("model is divided already, by an earlier call; build it anew")
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for block in getattr(loss.model, "blocks", []):
-        if compiled:
-            # what gathers its parameters stays outside
-            block.forward = torch.compile(block.forward)
-        fully_shard(block, mesh=mesh)
-    fully_shard(loss, mesh=mesh, reshard_after_forward=True)
-
-
-@contextmanager
-def without_exchange(loss: Any) -> Iterator[None]:
-    """Keep gradients of divided parameters to this process for a while."""
-    loss.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        loss.set_requires_gradient_sync(True)
-
-
-def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
-    """Return the length of the windows, which the model must be able to read."""
-    block_size = config.block_size or model.context_length
-    if block_size is None:
-        raise ValueError("block_size must be set, since the model reads texts of any length")
-    if model.context_length is not None and block_size > model.context_length:
-        raise ValueError(
-            f"block_size must be at most {model.context_length}, which is what the model reads; "
-            f"got {block_size}"
-        )
-    return block_size
+def identity_of(
+    model: LanguageModel, config: TrainConfig, block_size: int, ids: Tensor | np.memmap
+) -> dict[str, Any]:
+    """Return what has to be the same when a run is resumed: what its steps are a function of."""
+    fixed = {k: v for k, v in asdict(config).items() if k not in FREE_FIELDS}
+    fixed |= {"betas": list(config.betas), "block_size": block_size}
+    about = repr(getattr(model, "config", type(model).__name__))
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    return {**fixed, "model": about, "text": fingerprint(ids), "frozen": frozen}
 
 
 _LOCK = ".lock"
@@ -1884,6 +1769,87 @@ def _hash_ends(ids: np.ndarray, dtype: np.dtype) -> str:
         found.update(part.astype(dtype))
     return found.hexdigest()
 
+# %% ../nbs/08_training.ipynb #5b0e620a
+#| code-fold: true
+#| code-summary: "Code for devices and processes"
+def is_divided(config: TrainConfig, team: Team) -> bool:
+    """Tell whether the parameters are divided among the processes, which then all have to ask for them."""
+    return config.sharded and team.joined
+
+
+def place(loss: WindowLoss, config: TrainConfig, team: Team) -> None:
+    """Put a model on its device, or divide it among the processes."""
+    if is_divided(config, team):
+        _check_sharded(loss.model, team.device)
+        shard(loss, team.device, compiled=config.compile)
+    else:
+        loss.to(team.device)
+
+
+def prepare_loss(
+    loss: WindowLoss, config: TrainConfig, team: Team
+) -> tuple[Callable[..., tuple[Tensor, Any]], Callable[[], AbstractContextManager]]:
+    """Return the loss as processes and compiler want it, and what keeps gradients to one process for a while."""
+    if is_divided(config, team):
+        return loss, functools.partial(without_exchange, loss)
+    module: nn.Module = loss
+    pause: Callable[[], AbstractContextManager] = nullcontext
+    if team.joined:
+        where = [team.device] if team.device.type == "cuda" else None
+        module = nn.parallel.DistributedDataParallel(loss, device_ids=where)
+        pause = module.no_sync
+    return (torch.compile(module) if config.compile else module), pause
+
+
+def agree_on_precision(chosen: tuple[str, str], team: Team) -> tuple[str, str]:
+    """Return bfloat16 if all processes have chosen it, and why: "auto" tries it, and machines may differ."""
+    low = torch.tensor([chosen[0] == "bfloat16"], device=team.device).int()
+    if chosen[0] == "bfloat16" and not bool(team.rows(low).all()):
+        return "full", "another process has chosen it"
+    return chosen
+
+
+def shard(loss: WindowLoss, device: torch.device, *, compiled: bool = False) -> None:
+    """Divide the parameters of a model among all processes, by PyTorch's own engine.
+
+    Each block of a Transformer is a group of its own: only one of them is whole at a time. The rest is another group.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if any(hasattr(p, "full_tensor") for p in loss.parameters()):
+        raise ValueError("model is divided already, by an earlier call; build it anew")
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for block in getattr(loss.model, "blocks", []):
+        if compiled:
+            # what gathers its parameters stays outside
+            block.forward = torch.compile(block.forward)
+        fully_shard(block, mesh=mesh)
+    fully_shard(loss, mesh=mesh, reshard_after_forward=True)
+
+
+@contextmanager
+def without_exchange(loss: Any) -> Iterator[None]:
+    """Keep gradients of divided parameters to this process for a while."""
+    loss.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        loss.set_requires_gradient_sync(True)
+
+
+def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
+    """Return the length of the windows, which the model must be able to read."""
+    block_size = config.block_size or model.context_length
+    if block_size is None:
+        raise ValueError("block_size must be set, since the model reads texts of any length")
+    if model.context_length is not None and block_size > model.context_length:
+        raise ValueError(
+            f"block_size must be at most {model.context_length}, which is what the model reads; "
+            f"got {block_size}"
+        )
+    return block_size
+
 
 def seed_dropout(seed: int, device: torch.device) -> None:
     """Seed the random numbers that a model takes from PyTorch itself."""
@@ -1914,9 +1880,221 @@ def _explained_errors(step: int, config: TrainConfig) -> Iterator[None]:
         ) from error
 
 
-def as_line(record: dict[str, Any]) -> str:
-    """Return a record as one line of JSON."""
-    return json.dumps(record) + "\n"
+def is_due(step: int, every: int | None) -> bool:
+    """Tell whether it is the turn of what comes every so many steps."""
+    return every is not None and step % every == 0
+
+
+def is_late(
+    step: int, config: TrainConfig, team: Team, clock: Clock, stop: Callable[[], bool] | None
+) -> bool:
+    """Tell whether time is up for any of the processes, or one was asked to stop.
+
+    Several processes with GPUs ask each other when they report only, since that makes them wait.
+    """
+    limit, alone = config.max_seconds, team.size == 1
+    if limit is None and stop is None:
+        return False
+    if not alone and team.device.type != "cpu" and not is_due(step, config.log_every):
+        return False
+    late = limit is not None and clock.running() > limit
+    late = late or (stop is not None and bool(stop()))
+    return late if alone else bool(team.total(torch.tensor(float(late), device=team.device)))
+
+
+def opening(
+    step: int, model: LanguageModel, config: TrainConfig, team: Team, precision: tuple[str, str]
+) -> dict[str, Any]:
+    """Return the first line of the log."""
+    return {
+        "event": "start",
+        "step": step,
+        "config": asdict(config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "device": str(team.device),
+        "processes": team.size,
+        "precision": precision[0],
+        "precision_reason": precision[1],
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+
+
+def restore(
+    tensors: dict[str, Tensor],
+    model: LanguageModel,
+    optimizers: Sequence[torch.optim.Optimizer],
+    mean: Mean,
+    carried: Carried,
+) -> None:
+    """Put the tensors of a checkpoint in their places."""
+    extra: dict[str, dict[str, Tensor]] = {"mean": {}, "state": {}}
+    rest: dict[str, Tensor] = {}
+    for name, t in tensors.items():
+        kind, _, of = name.partition(".")
+        if kind in extra:
+            extra[kind][of] = t
+        else:
+            rest[name] = t
+    put_back(rest, model, optimizers)
+    mean.put_back(extra["mean"])
+    if extra["state"]:
+        carried.put_back(extra["state"], model.init_state(1))
+
+# %% ../nbs/08_training.ipynb #5b0e620c
+#| code-fold: false
+def training_loop(
+    model: LanguageModel,
+    train_ids: ArrayLike | Tensor,
+    val_ids: ArrayLike | Tensor | None,
+    config: TrainConfig,
+    team: Team,
+    stop: Callable[[], bool] | None = None,
+    notify: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Prepare and resume; then evaluate, save, step and log, until all steps are made or time is up."""
+    c, T = config, check_block_size(model, config)
+    feed = Feed(train_ids, model.vocab_size, T, c, team)
+    loss = WindowLoss(model, carry=c.order == "stream")
+    validation = Validation(val_ids, loss, T, c, team)
+    precision = _precision_and_reason(c.precision, model, team.device)
+    place(loss, c, team)
+    optimizers, mean = make_optimizers(model, c), Mean(model, c)
+    carried, clock = Carried(c.accumulation, team), Clock()
+    log = Log(c, team, clock, c.batch_size * T, notify)
+    checkpoint = Checkpoint(model, c, feed)
+    with closing(log), closing(checkpoint):
+        # Resume
+        checkpoint.reserve()
+        tensors, saved = checkpoint.load()
+        start = step = saved.get("step", 0)
+        if saved:
+            restore(tensors, model, optimizers, mean, carried)
+            log.history, clock.before = saved["history"], saved["seconds"]
+            precision = saved["precision"], "as the checkpoint says"
+        precision = agree_on_precision(precision, team)
+        loss.low = precision[0] == "bfloat16"
+        anew = validation.recall() if saved else None
+        module, pause = prepare_loss(loss, c, team)
+        checkpoint.tidy()
+        log.begin(opening(step, model, c, team, precision))
+        if anew is not None:
+            log.write(anew)
+        log.show(step)
+        model.train()
+        batches, late = feed.batches(step), False
+        clock.restart()
+        while True:
+            done, fresh = step == c.max_steps, step > start
+            # Evaluate
+            due = step == 0 or (fresh and (done or is_due(step, c.eval_every)))
+            if due and validation.ids is not None:
+                with mean.in_place():
+                    val_loss = validation.measure(step)
+                    log.write({"event": "eval", "step": step, "val_loss": val_loss})
+                    validation.offer(step, val_loss)
+                clock.restart()
+            # Save
+            due = fresh and (done or late or is_due(step, c.checkpoint_every))
+            if due and checkpoint.folder is not None:
+                tensors = {} if feed.begins_anew(step) else carried.tensors()
+                if team.rank == 0 or is_divided(c, team):
+                    tensors |= mean.tensors() | tensors_of(model, optimizers)
+                record = {"step": step, "seconds": clock.elapsed(), "precision": precision[0]}
+                checkpoint.save(tensors, record | {"history": log.history})
+                clock.restart()
+            if done or late:
+                break
+            # Step
+            seed_dropout(step_seed(c.seed, step, 1 + team.rank), team.device)
+            if feed.begins_anew(step):
+                carried.begin()
+            pieces, lr = next(batches), learning_rate(step, c)
+            n_targets = sum(targets.numel() for _, targets in pieces)
+            how = {"lr": lr, "grad_clip": c.grad_clip, "count": n_targets, "pause": pause}
+            with _explained_errors(step + 1, c):
+                found, norm = update(carried.through(module), pieces, optimizers, **how)
+            step += 1
+            mean.update(step)
+            # Log
+            log.note(step, found, as_whole(norm), lr)
+            late = is_late(step, c, team, clock, stop)
+            turns = (c.log_every, c.eval_every, c.checkpoint_every)
+            if late or step == c.max_steps or any(is_due(step, every) for every in turns):
+                log.report()
+    mean.put()
+    return TrainResult(
+        model=model.eval(),
+        history=log.history,
+        steps=step,
+        finished=step == c.max_steps,
+        resumed_from=start,
+        seconds=clock.elapsed(),
+        tokens_per_second=log.speed(),
+        precision=precision[0],
+        best_val_loss=validation.best.get("val_loss", math.nan),
+        best_step=validation.best.get("step"),
+    )
+
+# %% ../nbs/08_training.ipynb #a3b2b4eb
+def train(
+    model: LanguageModel,
+    train_ids: ArrayLike | Tensor,
+    val_ids: ArrayLike | Tensor | None,
+    config: TrainConfig,
+    *,
+    stop: Callable[[], bool] | None = None,
+    notify: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainResult:
+    """Train a language model on a text: the same call on a CPU, on a GPU, and in each process that `torchrun` started.
+
+    The parameters after step s are a function of the initial ones, the text, and the configuration. On one CPU, for
+    each number of threads, this is true bit for bit, however often the run was killed and resumed. PyTorch's global
+    random numbers are left alone.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        Trained in place. When a checkpoint is found, its weights are replaced.
+    train_ids, val_ids : array_like of int, shape (N,)
+        Arrays are kept on the device. A memory-mapped file, see `open_token_file`, is read in pieces. No `val_ids`,
+        no measurements.
+    config : TrainConfig
+    stop : callable, optional
+        Asked after each step; when it says True, the run saves its checkpoint and ends, as if time were up. Of several
+        processes all need one or none, and it is enough that one says so.
+    notify : callable, optional
+        Told each line of the log as it is written, see `TrainResult.history`; first, before any step, one whose "event"
+        is "start", as soon as the folder is reserved and a checkpoint found to fit.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the text is too short for a window, holds ids that the model does not know, the device is not here, or the
+        model was made under `torch.inference_mode`.
+    CheckpointError
+        If the checkpoint is damaged, or of another model, text or configuration.
+    TrainingError
+        If the loss is not finite, memory runs out, or another run writes to `config.checkpoint_dir`.
+    """
+    if not isinstance(model, LanguageModel):
+        raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+    if not isinstance(config, TrainConfig):
+        raise TypeError(f"config must be a TrainConfig, got {type(config).__name__}")
+    if any(p.is_inference() for p in model.parameters()):
+        raise ValueError(
+            "model was made under torch.inference_mode(), which leaves nothing that can be trained: "
+            "make or load it outside"
+        )
+    team = join_team(config.device)
+    gpus = [team.device] if team.device.type == "cuda" else []
+    gradients = torch.inference_mode(False), torch.enable_grad()  # whatever the caller has chosen
+    with gradients[0], gradients[1], torch.random.fork_rng(devices=gpus):
+        return training_loop(model, train_ids, val_ids, config, team, stop, notify)
 
 # %% ../nbs/08_training.ipynb #8584f259
 def ancestral_sample(
@@ -1944,625 +2122,3 @@ def ancestral_sample(
             drawn = torch.multinomial(logits.float().softmax(-1), 1, generator=generator)
             ids = torch.cat([ids, drawn], dim=1)
     return ids
-
-# %% ../nbs/08_training.ipynb #157b597b
-MODELS = {  # for each kind of model its class, and what makes a configuration from a vocabulary and settings
-    "gpt": (GPT, GPTConfig.modern),
-    "lstm": (LSTMLM, LSTMConfig),
-    "zaremba-medium": (LSTMLM, LSTMConfig.zaremba_medium),
-    "awd-lstm": (LSTMLM, LSTMConfig.awd),
-}
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A training run with a name: which text, which model, and how.
-
-    Parameters
-    ----------
-    corpus : str
-        A name that `arbook.data.splits` knows; of a text of your own, what to call it.
-    model : dict
-        Settings of the model, without the vocabulary.
-    training : dict
-        Settings of `TrainConfig`.
-    kind : str
-        A key of `MODELS`.
-    unit : {"character", "byte", "token", "word"}
-        What a token is; "token" is one of byte-pair encoding.
-    baseline : int
-        Order of the n-gram model that the run is compared with; 0 for none.
-    about : str
-        What it is good for.
-    """
-
-    corpus: str
-    model: dict[str, Any]
-    training: dict[str, Any]
-    _: KW_ONLY
-    kind: str = "gpt"
-    unit: str = "character"
-    baseline: int = 7
-    about: str = ""
-
-    def build(self, vocab_size: int, generator: torch.Generator | None = None) -> LanguageModel:
-        """Return the model, with new weights."""
-        make, configure = MODELS[self.kind]
-        return make(configure(vocab_size, **self.model), generator=generator)
-
-    def changed(self, settings: Mapping[str, Any]) -> Preset:
-        """Return the same with other settings of model or training, by name."""
-        of_model = {f.name for f in fields(LSTMConfig if self.kind != "gpt" else GPTConfig)}
-        of_training = {f.name for f in fields(TrainConfig)} - set(_OF_RUN)
-        of_model -= {"vocab_size"}
-        if wrong := sorted(set(settings) - of_model - of_training):
-            raise ValueError(
-                f"settings must be among {', '.join(sorted(of_model | of_training))}; got {wrong[0]!r}"
-            )
-        model = {k: v for k, v in settings.items() if k in of_model}
-        training = {k: v for k, v in settings.items() if k in of_training}
-        return replace(self, model=self.model | model, training=self.training | training)
-
-
-_OF_RUN = ("seed", "device", "progress", "max_seconds", "checkpoint_dir")  # given for each run
-# fmt: off
-PRESETS = {
-    "tiny": Preset(
-        "pydoc",
-        dict(context_length=32, n_embd=32, n_layer=2, n_head=4),
-        dict(max_steps=60, batch_size=8, lr=5e-3, eval_every=30, eval_tokens=2_000),
-        baseline=3,
-        about="seconds on any machine, no network; to try the command",
-    ),
-    "tiny-lstm": Preset(
-        "pydoc",
-        dict(n_embd=16, n_hidden=24, weight_drop=0.1, activation_penalty=1.0),
-        dict(
-            max_steps=60, batch_size=8, block_size=16, order="stream",
-            optimizer="sgd", momentum=0.0, lr=10.0, schedule="constant", weight_decay=0.0, grad_clip=0.5,
-            average_fraction=0.5, eval_every=30, eval_tokens=2_000,
-        ),
-        kind="lstm", unit="word", baseline=3,
-        about="the same for words, a recurrent model, and a state that is carried along",
-    ),
-    "cpu": Preset(
-        "tinyshakespeare",
-        dict(context_length=128, n_embd=96, n_layer=4, n_head=3, activation="relu2"),
-        dict(
-            max_steps=3_000, batch_size=8, optimizer="muon", lr=0.015, warmup_steps=20,
-            schedule="wsd", decay_fraction=0.99, min_lr_ratio=0.02, eval_every=250,
-        ),
-        about="Tiny Shakespeare on a processor, in some minutes",
-    ),
-    "gpu": Preset(
-        "tinyshakespeare",
-        dict(context_length=256, n_embd=384, n_layer=6, n_head=6, dropout=0.3),
-        dict(
-            max_steps=4_000, batch_size=64, optimizer="muon", lr=4e-3, warmup_steps=100, min_lr_ratio=0.01,
-            weight_decay=1.0, average_fraction=0.3,
-            eval_every=200, log_every=50, checkpoint_every=1_000, compile=True,
-        ),
-        about="Tiny Shakespeare on a graphics processor",
-    ),
-    "ptb-lstm": Preset(
-        "ptb",
-        {},
-        dict(  # as Zaremba, but 40 epochs of a cosine: rate 1 and limit 5 for gradients of the sum over 35 positions
-            max_steps=40 * 1_327, batch_size=20, block_size=35, order="stream",
-            optimizer="sgd", momentum=0.0, lr=35.0, min_lr_ratio=0.0, weight_decay=0.0, grad_clip=5 / 35,
-            eval_every=4 * 1_327, log_every=200, checkpoint_every=4 * 1_327,
-        ),
-        kind="zaremba-medium", unit="word", baseline=5,
-        about="words of Penn Treebank, the medium LSTM of Zaremba and others; a graphics processor",
-    ),
-    "ptb-awd-lstm": Preset(
-        "ptb",
-        {},
-        dict(  # as Merity, with twice the batch and a quarter of the epochs
-            max_steps=120 * 331, batch_size=40, block_size=70, order="stream",
-            optimizer="sgd", momentum=0.0, lr=30.0, schedule="constant", weight_decay=1.2e-6, grad_clip=0.25,
-            average_fraction=0.4, eval_every=10 * 331, log_every=200, checkpoint_every=10 * 331,
-        ),
-        kind="awd-lstm", unit="word", baseline=5,
-        about="the same words, the regularised LSTM of Merity and others; a graphics processor",
-    ),
-    "ptb-transformer": Preset(
-        "ptb",
-        dict(context_length=128, n_embd=256, n_layer=6, n_head=4, tied=True, dropout=0.4),
-        dict(
-            max_steps=3_000, batch_size=64, optimizer="muon", lr=2e-3, warmup_steps=200, min_lr_ratio=0.01,
-            weight_decay=0.5, average_fraction=0.2,
-            eval_every=250, log_every=50, checkpoint_every=1_000, compile=True,
-        ),
-        unit="word", baseline=5,
-        about="the same words, a small Transformer; a graphics processor",
-    ),
-}
-# fmt: on
-
-
-def run_preset(
-    name: str | Preset,
-    out: str | Path,
-    *,
-    parts: data.Splits | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    max_seconds: float | None = None,
-    progress: bool | None = None,
-    settings: Mapping[str, Any] | None = None,
-    record_to: str | Path | None = None,
-    stop_on_signals: bool = False,
-    command: str | None = None,
-    notify: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """Train a preset in a folder, or go on with it, and return its record.
-
-    Parameters
-    ----------
-    name : str or Preset
-        A key of `PRESETS`, or one of your own.
-    out : str or Path
-        Gets the tokenizer and the untrained model before the first step; then checkpoint and log, and `record.json` as
-        soon as the run ends or is stopped. `load_best` gives the model the weights that did best so far on the
-        validation text; in the end they are the model's (`load_model` reads it).
-    parts : Splits, optional
-        The text, where it is not the corpus of that name.
-    device, seed, max_seconds, progress
-        As in `TrainConfig`; the seed also decides on the initial weights.
-    settings : mapping, optional
-        Settings of model or training that replace those of the preset.
-    record_to : str or Path, optional
-        A folder to which `copy_record` copies what a finished run has found. Not together with `settings`.
-    stop_on_signals : bool
-        On Ctrl-C or SIGTERM finish the step, save and return, as if time were up; a second one ends at once. For
-        commands: it takes over the handling of signals as long as the model is trained.
-    command : str, optional
-        What was typed, for the record.
-    notify : callable, optional
-        As in `train`.
-
-    Returns
-    -------
-    dict
-        Configuration, seed, device, versions, hashes of the text, wall time, curves, speed, and as "stopped_by" the
-        signal that ended the run, or None; if the run is finished, also a sample, and the losses of the best model and
-        of n-grams on the validation and test text. These are left to the first of several processes.
-    """
-    if isinstance(name, str) and name not in PRESETS:
-        raise ValueError(f"name must be one of {', '.join(PRESETS)}, got {name!r}")
-    own = isinstance(name, Preset)
-    if (settings or own) and record_to is not None:
-        raise ValueError("record_to must be None if settings differ from those of the preset")
-    preset, out = (name if own else PRESETS[name]).changed(settings or {}), Path(out)
-    parts = data.splits(preset.corpus) if parts is None else parts
-    tokenizer, ids = encode_parts(parts, preset.unit)
-    generator = torch.Generator().manual_seed(step_seed(seed, 0, 0))
-    model = preset.build(tokenizer.vocab_size, generator)
-    places = {"checkpoint_dir": str(out), "progress": progress, "device": device}
-    config = TrainConfig(
-        **{"checkpoint_every": 100, **preset.training},
-        **{**places, "seed": seed, "max_seconds": max_seconds},
-    )
-    path, first = out / "record.json", process_number() == 0
-
-    def note(line: dict[str, Any]) -> None:
-        if line["event"] == "start" and first:
-            _describe(preset, tokenizer, out, anew=line["step"] == 0)
-        if notify is not None:
-            notify(line)
-
-    with _noted_signals() if stop_on_signals else nullcontext([]) as signals:
-        stop = (lambda: bool(signals)) if stop_on_signals else None
-        result = train(model, ids["train"], ids["valid"], config, stop=stop, notify=note)
-    found = read_json(path) if first and path.exists() else {}
-    if not (found.get("finished") and result.resumed_from == result.steps):  # something was done
-        found = about_run(result, config) | {"settings": dict(settings or {})}
-        found["preset"] = None if own else name
-        found["command"] = command or f"{found['command']} --preset {name} --seed {seed}"
-        found |= {"corpus": parts.name, "unit": preset.unit, "text_sha256": text_hashes(parts)}
-        found["stopped_by"] = signals[0] if signals and not result.finished else None
-        if not first:
-            return found
-        if result.finished:
-            best = preset.build(tokenizer.vocab_size)
-            load_best(best, out)
-            found |= compare_with_ngrams(best, preset, config, tokenizer, ids)
-            save_model(best.cpu(), out / "model")
-        write_atomically(path, json.dumps(found, indent=1) + "\n")
-    if record_to is not None and found["finished"]:
-        copy_record(out, record_to)
-    return found
-
-
-def _describe(preset: Preset, tokenizer: Tokenizer, out: Path, *, anew: bool) -> None:
-    """Write what has to be known of a run before its weights are of use; once, unless it begins anew."""
-    if anew or not (out / "model").is_dir():
-        save_model(preset.build(tokenizer.vocab_size), out / "model")
-    if anew or not (out / "tokenizer.json").exists():
-        tokenizer.save(out / "tokenizer.json")
-
-# %% ../nbs/08_training.ipynb #509dee65
-#| code-fold: true
-#| code-summary: Code of its parts
-@contextmanager
-def _noted_signals() -> Iterator[list[str]]:
-    """Note the names of SIGINT, which is Ctrl-C, and SIGTERM instead of ending; a second one of a kind ends as usual.
-
-    In the main thread, where signals arrive; in another one nothing is noted. What is ignored stays ignored.
-    """
-    noted: list[str] = []
-    here = threading.current_thread() is threading.main_thread()
-    kinds = (signal.SIGINT, signal.SIGTERM) if here else ()
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-    for kind in kinds:
-        if before[kind] in (signal.SIG_IGN, None):
-            del before[kind]
-
-    def note(number: int, frame: Any) -> None:
-        signal.signal(number, before[number])
-        noted.append(signal.Signals(number).name)
-
-    for kind in before:
-        signal.signal(kind, note)
-    try:
-        yield noted
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
-def mark_ends(text: str) -> str:
-    """Return the lines of a text that are not blank, each with "<eos>" at its end.
-
-    Lines end as in files, at "\\n", "\\r\\n" or "\\r", and at nothing else that Unicode calls a line end. An "<eos>"
-    that the text itself holds is taken for an end too.
-    """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return "\n".join(f"{line} <eos>" for line in lines if line.strip())
-
-
-def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np.ndarray]]:
-    """Return a tokenizer for a unit, see `Preset`, and the ids of "train", "valid" and, if there is one, "test".
-
-    Words are between blanks, and lines end with "<eos>". All that are rare are "<unk>"; if the text does not say which
-    ones, as Penn Treebank does, those that occur once. Byte pairs are learned from the training text, one for every
-    400 characters and at most 8,000.
-    """
-    texts = {name: getattr(parts, name) for name in ("train", "valid", "test")}
-    texts = {name: text for name, text in texts.items() if text}
-    if unit == "character":
-        tokenizer = CharTokenizer.train("".join(texts.values()))
-    elif unit == "byte":
-        tokenizer = BPETokenizer()
-    elif unit == "token":
-        pairs = min(len(parts.train) // 400, 8_000)
-        tokenizer = BPETokenizer.train(parts.train, 256 + pairs)
-    if unit != "word":
-        return tokenizer, {name: tokenizer.encode_array(text) for name, text in texts.items()}
-    texts = {name: mark_ends(text) for name, text in texts.items()}
-    least = 1 if "<unk>" in parts.train else 2
-    ends = ["<eos>"]
-    tokenizer = WordTokenizer.train(
-        texts["train"], min_count=least, split="whitespace", special_tokens=ends
-    )
-    return tokenizer, {
-        name: tokenizer.encode_array(text, allowed_special=ends) for name, text in texts.items()
-    }
-
-
-def text_hashes(parts: data.Splits) -> dict[str, str]:
-    """Return the SHA-256 of each part of a text."""
-    texts = {name: getattr(parts, name) for name in ("train", "valid", "test")}
-    return {name: hashlib.sha256(t.encode()).hexdigest() for name, t in texts.items() if t}
-
-
-def compare_with_ngrams(
-    model: LanguageModel,
-    preset: Preset,
-    config: TrainConfig,
-    tokenizer: Tokenizer,
-    ids: dict[str, np.ndarray],
-) -> dict[str, Any]:
-    """Return a sample, and the losses of a model and of n-grams on all texts but the one they were trained on."""
-    model.to(choose_device(config.device, int(os.environ.get("LOCAL_RANK", 0))))
-    T, carry = check_block_size(model, config), config.order == "stream"
-    eos = tokenizer.vocab.id("<eos>") if preset.unit == "word" else None
-    ngrams = None
-    if preset.baseline:
-        ngrams = NGramLM(preset.baseline, vocab_size=tokenizer.vocab_size, eos_id=eos)
-        ngrams.fit(ids["train"])
-    scores: dict[str, dict] = {"scores": {}, "baseline": {"order": preset.baseline}}
-    for name, text in ids.items():
-        if name == "train":
-            continue
-        window = max(T, STREAM_WINDOW) if carry else T
-        loss = evaluate(model, text, block_size=window, carry=carry)
-        scores["scores"][name] = {"loss": loss, "perplexity": math.exp(loss)}
-        if ngrams is None:
-            continue
-        if eos is None:
-            log_p = ngrams.log_prob(torch.tensor(text)[None])
-        else:
-            log_p = ngrams.sentence_log_prob(text)
-        loss = -float(log_p.mean())
-        scores["baseline"][name] = {"loss": loss, "perplexity": math.exp(loss)}
-    ends = [tokenizer.vocab.ids[sign] for sign in ("<eos>", "\n", "Ċ") if sign in tokenizer.vocab]
-    start = torch.tensor([[*ends, int(ids["train"][0])][:1]], device=model.device)  # (1, 1)
-    generator = torch.Generator(model.device).manual_seed(step_seed(config.seed, 0, 1))
-    n = 100 if preset.unit in ("word", "token") else 300
-    sample = ancestral_sample(model, start, n, generator=generator)[0, 1:].tolist()
-    context = "all tokens before" if carry else f"windows of {T} tokens, side by side"
-    return {**scores, "context": context, "sample": tokenizer.decode(sample)}
-
-
-def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
-    """Return what a record says about a run: settings, machine, time, curves."""
-    device = choose_device(config.device, int(os.environ.get("LOCAL_RANK", 0)))
-    dtype = torch.bfloat16 if result.precision == "bfloat16" else torch.float32
-    block_size = check_block_size(result.model, config)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    possible = matmul_rate(device, dtype) * processes
-    speed = None if math.isnan(result.tokens_per_second) else result.tokens_per_second
-    operations = flops_per_token(result.model, block_size)
-    measured = {line["step"]: line for line in result.history if "val_loss" in line}
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": "python -m arbook.training",
-        "revision": code_revision(),
-        "config": {k: v for k, v in asdict(config).items() if k != "checkpoint_dir"},
-        "model": repr(getattr(result.model, "config", result.model)),
-        "parameters": sum(p.numel() for p in result.model.parameters()),
-        "device": device_name(device),
-        "instruction_set": torch.backends.cpu.get_cpu_capability(),
-        "processes": processes,
-        "precision": result.precision,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "finished": result.finished,
-        "steps": result.steps,
-        "seconds": result.seconds,
-        "tokens_per_second": speed,
-        "utilisation": None if speed is None else operations * speed / possible,
-        "val_loss": result.val_loss,
-        "best_val_loss": result.best_val_loss,
-        "best_step": result.best_step,
-        "best_seconds": measured.get(result.best_step, {}).get("seconds"),
-        "history": result.history,
-    }
-
-
-def code_revision() -> str:
-    """Return the git revision of a checkout that holds this library, else the version of the library."""
-    root = Path(str(resources.files("arbook"))).parent
-    if (root / ".git").exists():
-        git = ["git", "-C", str(root)]
-        try:
-            head, changes = (
-                subprocess.run([*git, *what], capture_output=True, text=True, check=True).stdout
-                for what in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"])
-            )
-            return head.strip() + (" with changes" if changes.strip() else "")
-        except (OSError, subprocess.CalledProcessError):
-            pass  # no git here, or no commit yet
-    return f"version {__version__}"
-
-
-def device_name(device: torch.device) -> str:
-    """Return what a device is called by its maker, as well as the system tells it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), platform.processor() or platform.machine())
-
-# %% ../nbs/08_training.ipynb #6721f441
-MAX_RECORD_BYTES = 8_000_000
-LSTM_FORMAT = "arbook-lstm"
-
-
-def save_model(model: LanguageModel, folder: str | Path) -> None:
-    """Write a `GPT` or an `LSTMLM` to a folder, as safetensors and JSON; `load_model` reads it."""
-    if isinstance(model, GPT):
-        return model.save(folder)
-    if not isinstance(model, LSTMLM):
-        raise TypeError(f"model must be a GPT or an LSTMLM, got {type(model).__name__}")
-    state = {name: t.clone() for name, t in model.state_dict().items()}
-    record = {"format": LSTM_FORMAT, "version": 1, **asdict(model.config)}
-    write_checkpoint(folder, record, state, {"config": json.dumps(record)})
-
-
-def load_model(folder: str | Path) -> LanguageModel:
-    """Read what `save_model` wrote: a model in evaluation mode, in the precision in which it was written.
-
-    Raises
-    ------
-    CheckpointNotFoundError, CheckpointError
-        If there is no such model, or it is damaged.
-    """
-    config_path, weights_path = (Path(folder) / name for name in CHECKPOINT_FILES)
-    record = read_json(config_path)
-    if record.pop("format", None) != LSTM_FORMAT:
-        return GPT.load(folder)
-    state, about = read_weights(weights_path)
-    try:
-        if json.loads(about["config"]) != {"format": LSTM_FORMAT, **record}:
-            raise ValueError("weights and configuration do not belong together")
-        if record.pop("version") != 1 or not all(t.isfinite().all() for t in state.values()):
-            raise ValueError("this library reads version 1, and finite weights")
-        model = _build_lstm(LSTMConfig(**record), state)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} holds no model that fits its configuration: {error}"
-        ) from error
-    return model.eval()
-
-
-def _build_lstm(config: LSTMConfig, state: dict[str, Tensor]) -> LSTMLM:
-    """Return a model with these weights; before it takes any memory, ValueError if they do not fit."""
-    if config.n_layer > len(state):
-        raise ValueError(f"{len(state)} tensors are too few for {config.n_layer} layers")
-    with torch.device("meta"):
-        expected = {name: t.shape for name, t in LSTMLM(config).state_dict().items()}
-    if expected != (found := {name: t.shape for name, t in state.items()}):
-        odd = min(name for name, _ in set(expected.items()) ^ set(found.items()))
-        shapes = " and ".join(str(tuple(x[odd])) for x in (found, expected) if odd in x)
-        raise ValueError(f"{odd!r} is missing, or too much, or of another shape: {shapes}")
-    model = LSTMLM(config).to(next(iter(state.values())).dtype)
-    model.load_state_dict(state)
-    return model
-
-
-def copy_record(out: str | Path, folder: str | Path) -> Path:
-    """Copy the record of a finished preset to a folder of records, and return the path of the copy.
-
-    The file is `train_NAME_seedSEED.json`. If model (in bfloat16) and tokenizer take at most 8 MB, they are put into a
-    folder of the same name beside it.
-    """
-    out, folder = Path(out), Path(folder)
-    record = read_json(out / "record.json")
-    if not record["finished"] or record["settings"]:
-        raise ValueError(
-            f"{out} holds a run that is not finished, or not with the settings of its preset"
-        )
-    name = f"train_{record['preset']}_seed{record['config']['seed']}"
-    words = (out / "tokenizer.json").read_bytes()
-    folder.mkdir(parents=True, exist_ok=True)
-    model = load_model(out / "model").to(torch.bfloat16)
-    headers = 10_000  # more than the configuration and the names of the tensors take
-    if (
-        2 * sum(t.numel() for t in model.state_dict().values()) + len(words) + headers
-        <= MAX_RECORD_BYTES
-    ):
-        save_model(model, folder / name)
-        write_atomically(folder / name / "tokenizer.json", words)
-    write_atomically(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
-    return folder / f"{name}.json"
-
-
-def recorded_files(name: str) -> list[Path]:
-    """Return where configuration, weights and tokenizer of a recorded run lie; see `data.recorded_file`."""
-    files = (*CHECKPOINT_FILES, "tokenizer.json")
-    return [data.recorded_file(f"runs/{name}/{file}") for file in files]
-
-
-def recorded_model(name: str) -> tuple[LanguageModel, Tokenizer]:
-    """Return the model that a recorded run trained, and its tokenizer.
-
-    Parameters
-    ----------
-    name : str
-        The run, for example `"train_cpu_seed0"`.
-
-    Returns
-    -------
-    tuple of LanguageModel and Tokenizer
-        The model in evaluation mode and in float32. The record keeps its weights in bfloat16: half the size, and
-        next to no loss.
-
-    Raises
-    ------
-    DataNotFoundError
-        If the weights of this run are neither in this checkout nor in the book's repository.
-    """
-    config, _, words = recorded_files(name)
-    return load_model(config.parent).float(), Tokenizer.load(words)
-
-# %% ../nbs/08_training.ipynb #aed6205a
-def read_records(folder: str | Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return the records that `copy_record` put into a folder, by preset and device; none without such a folder."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in sorted(Path(folder).glob("train_*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            found.setdefault((record["preset"], record["device"]), []).append(record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not the record of a training run: {error!r}") from error
-    return found
-
-
-def loss_band(records: Sequence[dict[str, Any]]) -> tuple[list[int], list[float], list[float]]:
-    """Return the steps at which all of these runs were measured, and their lowest and highest validation loss there."""
-    if not records:
-        raise ValueError("records must hold at least one run")
-    curves = [{x["step"]: x["val_loss"] for x in r["history"] if "val_loss" in x} for r in records]
-    steps = sorted(set.intersection(*map(set, curves)))
-    losses = [[curve[step] for curve in curves] for step in steps]
-    return steps, [min(row) for row in losses], [max(row) for row in losses]
-
-# %% ../nbs/08_training.ipynb #fe12a111
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command: `python -m arbook.training --help`."""
-    about = "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m arbook.training",
-        description="Train a language model. The same command goes on with a run that was stopped.",
-        epilog=f"Presets. {about}.",
-    )
-    parser.add_argument("--preset", choices=PRESETS, required=True, help="which run")
-    parser.add_argument("--out", required=True, help="folder for checkpoint, log, model, record")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default auto)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, windows and dropout")
-    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="stop after so long")
-    parser.add_argument(
-        "--record", metavar="FOLDER", help="copy what a finished run found to a folder"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another setting of model or training, such as lr=0.01",
-    )
-    given = parser.parse_args(arguments)
-    try:
-        record = run_preset(
-            given.preset,
-            given.out,
-            device=given.device,
-            seed=given.seed,
-            max_seconds=given.time_limit,
-            settings=dict(map(as_setting, given.set)),
-            record_to=given.record,
-            stop_on_signals=True,
-        )
-    # an OSError is a full disk, or a missing text
-    except (TrainingError, TypeError, ValueError, OSError) as error:
-        raise SystemExit(f"{parser.prog}: {error}") from error
-    except KeyboardInterrupt:  # outside of the steps, or for the second time
-        raise SystemExit(130) from None
-    by = record.get("stopped_by")
-    if process_number() == 0:
-        stopped = f"stopped by {by}" if by else "stopped"
-        state = "done" if record["finished"] else f"{stopped}; the same command goes on"
-        line = f"{state}: {record['steps']} steps, validation loss {record['val_loss']:.4f} nats"
-        if record["tokens_per_second"] is not None:
-            line += f", {record['tokens_per_second']:,.0f} tokens/s"
-            line += f", {record['utilisation']:.1%} utilisation"
-        print(line)
-        for part, score in record.get("scores", {}).items():
-            ngrams = record["baseline"][part]["perplexity"]
-            line = f"{part}: perplexity {score['perplexity']:.2f} per {record['unit']}"
-            print(line, f"(n-grams of order {record['baseline']['order']}: {ngrams:.2f})")
-    if by:
-        raise SystemExit(128 + signal.Signals[by])
-
-
-_WORDS = {"True": True, "False": False, "None": None}  # as Python writes what JSON writes otherwise
-
-
-def as_setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value of a setting that is written as NAME=VALUE."""
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ValueError(f"a setting must be written as NAME=VALUE, got {text!r}")
-    if value in _WORDS:
-        return name, _WORDS[value]
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-if __name__ == "__main__" and __spec__ is not None:  # as a command, not as a cell of the notebook
-    main()

@@ -6,8 +6,8 @@
 __all__ = ['UNITS', 'ALPHABET', 'LEAST', 'PLAN', 'GPT2_TOKENIZER_FILES', 'CHAT_HELP', 'Rule', 'choose_tokens', 'plan',
            'with_steps', 'steps_in', 'PlanError', 'make_plan', 'tell_plan', 'read_plan', 'tokens_per_byte', 'as_rate',
            'follow', 'train_text', 'count_model', 'find_folder', 'load_folder', 'load_tokenizer', 'HubTokenizer',
-           'start_id', 'encode_text', 'marks_ends', 'scored_text', 'Chat', 'forecast_series', 'continue_times',
-           'terminal_plot', 'svg_plot']
+           'encode_text', 'marks_ends', 'scored_text', 'Chat', 'forecast_series', 'continue_times', 'terminal_plot',
+           'svg_plot']
 
 # %% ../nbs/a7_workshop.ipynb #7a10c0d4
 import json
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from arbook.data import Splits
     from arbook.objective import LanguageModel
     from arbook.tokens import Tokenizer
-    from arbook.training import Preset
+    from arbook.runs import Preset
 
 # %% ../nbs/a7_workshop.ipynb #7a10c0d7
 UNITS = {"characters": "character", "bytes": "byte", "bpe": "token", "words": "word"}
@@ -107,7 +107,7 @@ def plan(
     Returns
     -------
     Preset, Splits
-        For `arbook.training.run_preset`; the preset lacks `max_steps`, see `with_steps`.
+        For `arbook.runs.run_preset`; the preset lacks `max_steps`, see `with_steps`.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def plan(
     """
     from arbook.ar import as_number
     from arbook.data import Splits
-    from arbook.training import Preset
+    from arbook.runs import Preset
 
     if len(text) < LEAST:
         size = "is empty" if not text else f"has {len(text):,} characters"
@@ -231,7 +231,8 @@ def make_plan(
     import hashlib
 
     from arbook.tokens import write_atomically
-    from arbook.training import Preset, choose_device
+    from arbook.runs import Preset
+    from arbook.training import choose_device
 
     out, digest = Path(out), hashlib.sha256(text.encode()).hexdigest()
     asked = {"tokens": tokens, "minutes": minutes, "seed": seed}
@@ -378,7 +379,7 @@ def train_text(
     bar : callable, optional
         Makes a progress bar of tqdm from the number of steps.
     **options
-        As in `arbook.training.run_preset`: `max_seconds`, `stop_on_signals`, `command`.
+        As in `arbook.runs.run_preset`: `max_seconds`, `stop_on_signals`, `command`.
 
     Returns
     -------
@@ -394,7 +395,8 @@ def train_text(
     """
     from contextlib import nullcontext
 
-    from arbook.training import read_json, run_preset
+    from arbook.runs import run_preset
+    from arbook.transformer import read_json
 
     out, there = Path(out), (Path(out) / PLAN).exists()
     about = {"tokens": tokens, "minutes": minutes, "seed": seed, "device": device}
@@ -460,7 +462,8 @@ def find_folder(name: str) -> Path:
 
 def load_folder(folder: Path) -> "tuple[LanguageModel, Tokenizer]":
     """Return model and tokenizer of a folder, or raise ValueError if they are not there or do not fit."""
-    from arbook.training import BEST, load_best, load_model
+    from arbook.runs import load_model
+    from arbook.training import BEST, load_best
     from arbook.transformer import CHECKPOINT_FILES, GPT, read_json
 
     tokenizer = load_tokenizer(folder / "tokenizer.json")
@@ -554,18 +557,11 @@ class HubTokenizer:
         return self._rust.decode([int(i) for i in ids], skip_special_tokens=False)
 
 # %% ../nbs/a7_workshop.ipynb #7a10c0f5
-def start_id(tokenizer: "Tokenizer") -> int | None:
-    """Return the token that stands before every text: an end of text, an end of line, or None if there is neither."""
-    ids = tokenizer.vocab.ids
-    signs = ("<|endoftext|>", "<eos>", "\n", "Ċ")  # the last is the line feed of byte-level BPE
-    return next((ids[sign] for sign in signs if sign in ids), None)
-
-
 def encode_text(tokenizer: "Tokenizer", text: str) -> list[int]:
     """Turn a text into ids, with the ends of its lines marked if the tokenizer has a token for them and no other."""
     if not marks_ends(tokenizer):
         return tokenizer.encode(text)
-    from arbook.training import mark_ends
+    from arbook.runs import mark_ends
 
     return tokenizer.encode(mark_ends(text), allowed_special=["<eos>"])
 
@@ -582,8 +578,10 @@ def scored_text(tokenizer: "Tokenizer", text: str) -> str:
     text either, or padding with it would improve a score: white space before the first word counts nothing, any other
     stretch of it one blank, and each "<eos>" one line feed, also where the last line has no end.
     """
+    from arbook.tokens import start_id
+
     if marks_ends(tokenizer):
-        from arbook.training import mark_ends
+        from arbook.runs import mark_ends
 
         lines = mark_ends(text).split("<eos>")[:-1]
         return "".join(" ".join(line.split()) + "\n" for line in lines)

@@ -33,15 +33,12 @@ def peak_mb() -> float:
 def provenance(script: str, packages: Sequence[str], note: str) -> dict:
     """Say when, where and with what a script ran."""
     import torch  # here, not above: a measurement of memory must not pay for it
-    from arbook.training import device_name
+    from arbook.runs import code_revision, device_name
 
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
     return {
         "date": datetime.date.today().isoformat(),
         "command": f"python -m bench.{script}",
-        "revision": git.stdout.strip(),
+        "revision": code_revision(),
         "processor": device_name(torch.device("cpu")),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),

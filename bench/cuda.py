@@ -7,7 +7,7 @@ Run it with `python -m bench.cuda --out FOLDER`, or in parts, since a machine ma
     python -m bench.cuda --out FOLDER --parts ptb --time-limit 500   # again, until it says that all is done
 
 Results go into `FOLDER/cuda.json`, a part at a time, and records of finished training runs beside it, as
-`python -m arbook.training --record` writes them. Checkpoints stay in `--work`, from which an interrupted run goes on.
+`arbook train --record` writes them. Checkpoints stay in `--work`, from which an interrupted run goes on.
 `--quick --device cpu` runs all of it in tiny sizes on a processor: that is its test.
 """
 
@@ -33,7 +33,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from arbook import objective, training
+from arbook import objective, runs, training
+from arbook.cli import as_setting
 from arbook.objective import LanguageModel, autoregressive_loss
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.tokens import write_atomically
@@ -366,7 +367,7 @@ def summary(record: dict) -> dict:
 def run_to_the_end(name: str, work: Path, out: Path, **options: Any) -> dict:
     """Train a preset, or go on with it; record it if it is done. A changed one is summed up, but not recorded."""
     record_to = None if options.get("settings") else out
-    return summary(training.run_preset(name, work, record_to=record_to, progress=False, **options))
+    return summary(runs.run_preset(name, work, record_to=record_to, progress=False, **options))
 
 
 def search(
@@ -378,16 +379,15 @@ def search(
     common = settings or ({} if quick else {"max_steps": 3_000, "eval_every": 150})
     running = []
     for i, chosen in enumerate(candidates.values()):
-        command = [
-            sys.executable,
-            "-m",
-            "arbook.training",
-            "--preset",
-            name,
+        command = [sys.executable, "-m", "arbook", "train", "--preset", name]
+        command += [
             "--device",
             str(device),
+            "--out",
+            str(work / f"search-{i}"),
+            "--time-limit",
+            str(limit),
         ]
-        command += ["--out", str(work / f"search-{i}"), "--time-limit", str(limit)]
         for key, value in {**common, **chosen}.items():
             command += [
                 "--set",
@@ -410,14 +410,14 @@ def search(
     if reached:
         best = min(reached, key=reached.__getitem__)
         found["best"] = best
-        training.PRESETS[name] = training.PRESETS[name].changed(candidates[best])
+        runs.PRESETS[name] = runs.PRESETS[name].changed(candidates[best])
     return found
 
 
 def shakespeare(device: torch.device, quick: bool, work: Path, out: Path, settings: dict) -> dict:
     """Train the preset "gpu" with three seeds: what is the best validation loss, and after how many seconds?"""
     name, seeds = ("tiny", 1) if quick else ("gpu", 3)
-    runs = [
+    trained = [
         run_to_the_end(
             name,
             work / f"{name}-{seed}",
@@ -428,8 +428,13 @@ def shakespeare(device: torch.device, quick: bool, work: Path, out: Path, settin
         )
         for seed in range(seeds)
     ]
-    losses = [run["best_val_loss"] for run in runs]
-    return {"preset": name, "best_val_loss": losses, "mean": statistics.mean(losses), "runs": runs}
+    losses = [run["best_val_loss"] for run in trained]
+    return {
+        "preset": name,
+        "best_val_loss": losses,
+        "mean": statistics.mean(losses),
+        "runs": trained,
+    }
 
 
 def penn_treebank(
@@ -477,8 +482,8 @@ def machine(device: torch.device) -> dict:
     return {
         "date": time.strftime("%Y-%m-%d"),
         "command": "python -m bench.cuda",
-        "revision": training.code_revision(),
-        "device": training.device_name(device),
+        "revision": runs.code_revision(),
+        "device": runs.device_name(device),
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "versions": versions,
@@ -541,7 +546,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="of GPT-2 small (default 16)")
     parser.add_argument("--time-limit", type=float, default=500.0, help="seconds for Penn Treebank")
     parser.add_argument(
-        "--set", action="append", default=[], help="as in arbook.training; nothing is recorded"
+        "--set", action="append", default=[], help="as in arbook train; nothing is recorded"
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: tests the script")
@@ -551,7 +556,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         print(f"nothing to do: {error}")
         return
-    settings = dict(map(training.as_setting, given.set))
+    settings = dict(map(as_setting, given.set))
     with contextlib.ExitStack() as stack:
         folder = functools.partial(stack.enter_context, tempfile.TemporaryDirectory())
         out, work = (path or Path(folder()) for path in (given.out, given.work))

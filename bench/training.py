@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 from arbook import data
 from arbook.ngram import NGramLM
+from arbook.runs import PRESETS
 from arbook.tokens import CharTokenizer
 from arbook.training import (
-    PRESETS,
     TrainConfig,
     evaluate,
     learning_rate,

@@ -24,7 +24,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from arbook import ar, cli, compression, data, training, workshop
+from arbook import ar, cli, compression, data, runs, tokens, training, workshop
 from arbook.ngram import NGramLM
 from arbook.perplexity import score
 from arbook.sampling import Temperature, TopK, TopP, generate
@@ -39,7 +39,7 @@ from tokenizers import decoders, models, pre_tokenizers
 VERSE = "the rose is red, the violet's blue,\nthe honey's sweet, and so are you.\n" * 6
 NAMES = ("train", "sample", "chat", "perplexity", "compress", "decompress", "forecast", "data")
 CHECKS = [HealthCheck.function_scoped_fixture, *settings.default.suppress_health_check]
-PROGRAM = [sys.executable, "-W", "error", "-m", "arbook.cli"]
+PROGRAM = [sys.executable, "-W", "error", "-m", "arbook"]
 
 
 class Shell:
@@ -1023,12 +1023,12 @@ def test_a_device_that_is_not_here_is_an_error(shell, trained):
     ids=["bytes", "characters", "no line feed", "words"],
 )
 def test_a_text_begins_after_the_end_of_another_one(tokenizer, start):
-    assert cli.start_id(tokenizer) == start
+    assert tokens.start_id(tokenizer) == start
 
 
 def test_lines_of_word_models_end_as_in_training():
     parts = data.Splits("small", "to be\n\nor not to be", "be to\n")
-    tokenizer, ids = training.encode_parts(parts, "word")
+    tokenizer, ids = runs.encode_parts(parts, "word")
     assert cli.encode_text(tokenizer, parts.train) == ids["train"].tolist()
 
 
@@ -1057,7 +1057,7 @@ def test_perplexity_of_a_network_takes_a_context_and_a_stride(shell, trained):
     (found,) = shell(*arguments, "--context-length", 16, "--stride", 4).records
     tokenizer = CharTokenizer.load(trained / "tokenizer.json")
     options = {"context_length": 16, "stride": 4, "start_id": tokenizer.encode("\n")[0]}
-    expected = score(training.load_model(trained / "model"), tokenizer.encode(VERSE), **options)
+    expected = score(runs.load_model(trained / "model"), tokenizer.encode(VERSE), **options)
     assert found["nats"] == pytest.approx(expected.nll)
     assert {key: found["policy"][key] for key in options} == options
     (default,) = shell(*arguments).records
@@ -1634,7 +1634,7 @@ def test_a_recorded_run_is_a_model(shell):
     Path("a.txt").write_text(text)
     arguments = ["a.txt", "--model", ROOT / "runs" / "train_cpu_seed0", "--json"]
     (found,) = shell("perplexity", *arguments).records
-    model, tokenizer = training.recorded_model("train_cpu_seed0")
+    model, tokenizer = runs.recorded_model("train_cpu_seed0")
     expected = score(model, tokenizer.encode(text), start_id=tokenizer.encode("\n")[0])
     assert found["nats"] == pytest.approx(expected.nll, rel=1e-6)
     (sizes,) = shell("compress", *arguments).records
@@ -1721,7 +1721,7 @@ def test_chat_takes_ngrams_and_by_default_the_model_of_the_book(shell):
     arguments = ["chat", "--max-new-tokens", 20, "--temperature", 0, "--train", "a.txt"]
     assert shell(*arguments, stdin="the rose is r").out == "ed, the violet's blu\n"
     (found,) = shell("chat", "--max-new-tokens", 5, "--json", "--seed", 1, stdin="ROMEO:").records
-    model, tokenizer = training.recorded_model("train_cpu_seed0")
+    model, tokenizer = runs.recorded_model("train_cpu_seed0")
     chat = workshop.Chat(model, tokenizer, max_new_tokens=5, seed=1)
     assert "".join(chat.read("ROMEO:")) == found["text"]
 
@@ -1796,16 +1796,16 @@ def test_a_run_that_is_stopped_goes_on(shell):
 def test_a_run_that_is_asked_to_end_finishes_its_step_and_saves(shell, monkeypatch, kind, code):
     arguments = ["train", "--preset", "tiny", "--out", "run", "--set", "max_steps=6", "--quiet"]
     arguments += ["--set", "eval_tokens=200", "--device", "cpu"]
-    before, average = signal.signal(kind, signal.default_int_handler), training._Run.average
+    before, update = signal.signal(kind, signal.default_int_handler), training.Mean.update
 
-    def hit(run):
-        average(run)
-        if run.step == 2:
+    def hit(mean, step):
+        update(mean, step)
+        if step == 2:
             os.kill(os.getpid(), kind)
 
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(training._Run, "average", hit)
+            patch.setattr(training.Mean, "update", hit)
             assert shell(*arguments).code == code
     finally:
         signal.signal(kind, before)
@@ -1876,7 +1876,7 @@ def test_a_training_that_cannot_go_on_says_why(shell, monkeypatch):
     def diverges(*_, **__):
         raise training.TrainingError("the loss is not a number")
 
-    monkeypatch.setattr(training, "run_preset", diverges)
+    monkeypatch.setattr(runs, "run_preset", diverges)
     shell("train", "--preset", "tiny", "--out", "run").fails("the loss is not a number")
 
 
@@ -1995,17 +1995,17 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(shell, monkeypatch):
     Path("notes.txt").write_text(VERSE * 5)
     arguments = ["train", "notes.txt", *SMALL, "--set", "max_steps=9", "-q", "--json"]
     (through,) = shell(*arguments, "--out", "through").records
-    average = training._Run.average
+    update = training.Mean.update
 
-    def hit(run):
-        average(run)
-        if run.step == 4:
+    def hit(mean, step):
+        update(mean, step)
+        if step == 4:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(training._Run, "average", hit)
+            patch.setattr(training.Mean, "update", hit)
             assert shell(*arguments, "--out", "parts").code == 130
     finally:
         signal.signal(signal.SIGINT, before)
@@ -2035,11 +2035,11 @@ def test_several_processes_do_not_plan_each_for_itself(shell, monkeypatch):
 
 def test_models_of_words_and_pairs_are_no_compressors_and_the_message_says_what_is(shell):
     Path("notes.txt").write_text(VERSE * 8)
-    for tokens in ("words", "bpe"):
-        more = ["--tokens", tokens, "--set", "max_steps=1", "--out", tokens, "-q"]
+    for kind in ("words", "bpe"):
+        more = ["--tokens", kind, "--set", "max_steps=1", "--out", kind, "-q"]
         assert shell("train", "notes.txt", *SMALL, *more).code == 0
-        shell("compress", "notes.txt", "--model", tokens).fails("--tokens bytes")
-        assert shell("perplexity", "notes.txt", "--model", tokens).code == 0
+        shell("compress", "notes.txt", "--model", kind).fails("--tokens bytes")
+        assert shell("perplexity", "notes.txt", "--model", kind).code == 0
     arguments = ["--tokens", "bytes", "--set", "max_steps=1", "--out", "bytes", "-q"]
     assert shell("train", "notes.txt", *SMALL, *arguments).code == 0
     usable(shell, "bytes")

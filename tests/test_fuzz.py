@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arbook import training, workshop
+from arbook import runs, training, workshop
 from arbook.compression import (
     AdaptiveNGram,
     ArchiveError,
@@ -453,14 +453,14 @@ def networks(tmp_path: Path) -> dict[str, tuple[Callable, dict, bytes]]:
     """For each kind of folder its reader, its configuration and its weights."""
     dice, found = torch.Generator().manual_seed(0), {}
     ours = GPT(GPTConfig.modern(5, 4, n_embd=8, n_layer=1, n_head=2), generator=dice)
-    training.save_model(ours, tmp_path / "modern")
+    runs.save_model(ours, tmp_path / "modern")
     export_gpt2(GPT(GPTConfig(5, 4, 8, 1, 2), generator=dice), tmp_path / "gpt2")
-    training.save_model(LSTMLM(LSTMConfig(5, 4, 4, 1), generator=dice), tmp_path / "lstm")
-    readers = {"modern": training.load_model, "gpt2": GPT.from_pretrained}
+    runs.save_model(LSTMLM(LSTMConfig(5, 4, 4, 1), generator=dice), tmp_path / "lstm")
+    readers = {"modern": runs.load_model, "gpt2": GPT.from_pretrained}
     for name in ("modern", "gpt2", "lstm"):
         folder = tmp_path / name
         config = json.loads((folder / "config.json").read_text())
-        reader = readers.get(name, training.load_model)
+        reader = readers.get(name, runs.load_model)
         found[name] = reader, config, (folder / "model.safetensors").read_bytes()
     return found
 

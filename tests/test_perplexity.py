@@ -24,7 +24,8 @@ from arbook.perplexity import (
     token_losses,
 )
 from arbook.recurrent import LSTMLM, LSTMConfig, NeuralCache, per_position_loss
-from arbook.training import encode_parts, evaluate, open_token_file, text_windows, write_token_file
+from arbook.runs import encode_parts
+from arbook.training import evaluate, open_token_file, text_windows, write_token_file
 from arbook.transformer import GPT, GPTConfig
 from conftest import unavailable
 from hypothesis import given

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from arbook import ar, data, training, workshop
+from arbook import ar, data, runs, training, workshop
 from arbook.ngram import NGramLM
 from arbook.tokens import BPETokenizer, CharTokenizer
 from arbook.transformer import GPT, GPTConfig
@@ -91,7 +91,7 @@ def test_what_cannot_be_planned_is_refused(text, options, words):
 def test_bits_per_byte_are_those_of_the_probability_of_the_text(tmp_path, tokens, per_byte):
     """The loss is a mean over tokens; nats of the whole text over bits and bytes must give the same."""
     preset, parts = plan(TEXT, tokens=tokens)
-    tokenizer, ids = training.encode_parts(parts, preset.unit)
+    tokenizer, ids = runs.encode_parts(parts, preset.unit)
     assert tokenizer.decode(ids["valid"]) == parts.valid
     model = NGramLM(2, vocab_size=tokenizer.vocab_size).fit(ids["train"])
     log_p = model.log_prob(torch.tensor(ids["valid"])[None])
