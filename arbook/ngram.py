@@ -571,13 +571,13 @@ class BackOffLM(LanguageModel):
     exact_chunks = True
     # How the table was made; None if nobody knows.
     smoothing: str | None = None
+    levels: tuple[Level, ...] = ()
 
     def __init__(self, order: int, *, vocab_size: int, eos_id: int | None = None):
         super().__init__()
         self.order = as_count(order, "order")
         self.vocab_size = as_count(vocab_size, "vocab_size")
         self.eos_id = as_eos(eos_id, self.vocab_size)
-        self.levels: tuple[Level, ...] = ()
 
     def extra_repr(self) -> str:
         return f"order={self.order}, vocab_size={self.vocab_size}, smoothing={self.smoothing!r}"
