@@ -251,7 +251,7 @@ class ByteAdapter(LanguageModel):
     @property
     def exact_chunks(self) -> bool:  # type: ignore[override]  # nobody sets it
         """Whether chunks are exact in the model that is adapted."""
-        return reads_exactly(self.model)
+        return self.model.exact_chunks
 
     @property
     def learns(self) -> bool:  # type: ignore[override]  # nobody sets it
