@@ -2,6 +2,7 @@
 
 # `plots`, which needs what only the book needs, is not among the modules: `import arbook.plots`.
 from . import ar as ar
+from . import checkpoints as checkpoints
 from . import cli as cli
 from . import compression as compression
 from . import conformance as conformance
@@ -9,6 +10,7 @@ from . import data as data
 from . import encodings as encodings
 from . import files as files
 from . import guards as guards
+from . import machines as machines
 from . import micro as micro
 from . import ngram as ngram
 from . import objective as objective
@@ -16,6 +18,7 @@ from . import perplexity as perplexity
 from . import recurrent as recurrent
 from . import runs as runs
 from . import sampling as sampling
+from . import steps as steps
 from . import tokens as tokens
 from . import training as training
 from . import transformer as transformer
@@ -43,9 +46,6 @@ from .perplexity import TransformersLM as TransformersLM
 from .perplexity import score as score
 from .recurrent import LSTMLM as LSTMLM
 from .recurrent import LSTMConfig as LSTMConfig
-from .runs import load_model as load_model
-from .runs import recorded_model as recorded_model
-from .runs import save_model as save_model
 from .sampling import Chain as Chain
 from .sampling import Greedy as Greedy
 from .sampling import MinP as MinP
@@ -62,6 +62,9 @@ from .tokens import BPETokenizer as BPETokenizer
 from .tokens import CharTokenizer as CharTokenizer
 from .tokens import WordTokenizer as WordTokenizer
 from .training import TrainConfig as TrainConfig
+from .training import load_model as load_model
+from .training import recorded_model as recorded_model
+from .training import save_model as save_model
 from .training import train as train
 from .transformer import GPT as GPT
 from .transformer import GPTConfig as GPTConfig

@@ -23,49 +23,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from . import __version__, data
+from .checkpoints import load_best, load_model, save_model
+from .files import read_json, write_atomically
+from .machines import choose_device, matmul_rate, process_number
 from .ngram import NGramLM
 from .objective import LanguageModel
 from .recurrent import LSTMLM, LSTMConfig
 from .sampling import generate
-from arbook.tokens import (
-    BPETokenizer,
-    CharTokenizer,
-    Tokenizer,
-    WordTokenizer,
-    start_id,
-    write_atomically,
-)
-from arbook.training import (
-    STREAM_WINDOW,
-    TrainConfig,
-    TrainResult,
-    check_block_size,
-    choose_device,
-    evaluate,
-    flops_per_token,
-    load_best,
-    matmul_rate,
-    process_number,
-    step_seed,
-    train,
-)
-from arbook.transformer import (
-    CHECKPOINT_FILES,
-    GPT,
-    CheckpointError,
-    GPTConfig,
-    read_json,
-    read_weights,
-    write_checkpoint,
-)
+from .steps import evaluate, step_seed
+from .tokens import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer, start_id
+from .training import STREAM_WINDOW, TrainConfig, TrainResult, check_block_size, train
+from .transformer import GPT, GPTConfig
 
 # %% auto #0
-__all__ = ['MODELS', 'PRESETS', 'MAX_RECORD_BYTES', 'LSTM_FORMAT', 'Preset', 'run_preset', 'mark_ends', 'encode_parts',
-           'text_hashes', 'compare_with_ngrams', 'about_run', 'code_revision', 'device_name', 'save_model',
-           'load_model', 'copy_record', 'recorded_files', 'recorded_model', 'read_records', 'loss_band']
+__all__ = ['MODELS', 'PRESETS', 'MAX_RECORD_BYTES', 'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'text_hashes',
+           'compare_with_ngrams', 'about_run', 'code_revision', 'device_name', 'copy_record', 'read_records',
+           'loss_band']
 
 # %% ../nbs/08b_runs.ipynb #157b597b
 MODELS = {  # for each kind of model its class, and what makes a configuration from a vocabulary and settings
@@ -434,7 +409,7 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
     processes = int(os.environ.get("WORLD_SIZE", 1))
     possible = matmul_rate(device, dtype) * processes
     speed = None if math.isnan(result.tokens_per_second) else result.tokens_per_second
-    operations = flops_per_token(result.model, block_size)
+    operations = result.model.flops(block_size)
     measured = {line["step"]: line for line in result.history if "val_loss" in line}
     return {
         "date": time.strftime("%Y-%m-%d"),
@@ -488,59 +463,6 @@ def device_name(device: torch.device) -> str:
 
 # %% ../nbs/08b_runs.ipynb #6721f441
 MAX_RECORD_BYTES = 8_000_000
-LSTM_FORMAT = "arbook-lstm"
-
-
-def save_model(model: LanguageModel, folder: str | Path) -> None:
-    """Write a `GPT` or an `LSTMLM` to a folder, as safetensors and JSON; `load_model` reads it."""
-    if isinstance(model, GPT):
-        return model.save(folder)
-    if not isinstance(model, LSTMLM):
-        raise TypeError(f"model must be a GPT or an LSTMLM, got {type(model).__name__}")
-    state = {name: t.clone() for name, t in model.state_dict().items()}
-    record = {"format": LSTM_FORMAT, "version": 1, **asdict(model.config)}
-    write_checkpoint(folder, record, state, {"config": json.dumps(record)})
-
-
-def load_model(folder: str | Path) -> LanguageModel:
-    """Read what `save_model` wrote: a model in evaluation mode, in the precision in which it was written.
-
-    Raises
-    ------
-    CheckpointNotFoundError, CheckpointError
-        If there is no such model, or it is damaged.
-    """
-    config_path, weights_path = (Path(folder) / name for name in CHECKPOINT_FILES)
-    record = read_json(config_path)
-    if record.pop("format", None) != LSTM_FORMAT:
-        return GPT.load(folder)
-    state, about = read_weights(weights_path)
-    try:
-        if json.loads(about["config"]) != {"format": LSTM_FORMAT, **record}:
-            raise ValueError("weights and configuration do not belong together")
-        if record.pop("version") != 1 or not all(t.isfinite().all() for t in state.values()):
-            raise ValueError("this library reads version 1, and finite weights")
-        model = _build_lstm(LSTMConfig(**record), state)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} holds no model that fits its configuration: {error}"
-        ) from error
-    return model.eval()
-
-
-def _build_lstm(config: LSTMConfig, state: dict[str, Tensor]) -> LSTMLM:
-    """Return a model with these weights; before it takes any memory, ValueError if they do not fit."""
-    if config.n_layer > len(state):
-        raise ValueError(f"{len(state)} tensors are too few for {config.n_layer} layers")
-    with torch.device("meta"):
-        expected = {name: t.shape for name, t in LSTMLM(config).state_dict().items()}
-    if expected != (found := {name: t.shape for name, t in state.items()}):
-        odd = min(name for name, _ in set(expected.items()) ^ set(found.items()))
-        shapes = " and ".join(str(tuple(x[odd])) for x in (found, expected) if odd in x)
-        raise ValueError(f"{odd!r} is missing, or too much, or of another shape: {shapes}")
-    model = LSTMLM(config).to(next(iter(state.values())).dtype)
-    model.load_state_dict(state)
-    return model
 
 
 def copy_record(out: str | Path, folder: str | Path) -> Path:
@@ -568,35 +490,6 @@ def copy_record(out: str | Path, folder: str | Path) -> Path:
         write_atomically(folder / name / "tokenizer.json", words)
     write_atomically(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     return folder / f"{name}.json"
-
-
-def recorded_files(name: str) -> list[Path]:
-    """Return where configuration, weights and tokenizer of a recorded run lie; see `data.recorded_file`."""
-    files = (*CHECKPOINT_FILES, "tokenizer.json")
-    return [data.recorded_file(f"runs/{name}/{file}") for file in files]
-
-
-def recorded_model(name: str) -> tuple[LanguageModel, Tokenizer]:
-    """Return the model that a recorded run trained, and its tokenizer.
-
-    Parameters
-    ----------
-    name : str
-        The run, for example `"train_cpu_seed0"`.
-
-    Returns
-    -------
-    tuple of LanguageModel and Tokenizer
-        The model in evaluation mode and in float32. The record keeps its weights in bfloat16: half the size, and
-        next to no loss.
-
-    Raises
-    ------
-    DataNotFoundError
-        If the weights of this run are neither in this checkout nor in the book's repository.
-    """
-    config, _, words = recorded_files(name)
-    return load_model(config.parent).float(), Tokenizer.load(words)
 
 # %% ../nbs/08b_runs.ipynb #aed6205a
 def read_records(folder: str | Path) -> dict[tuple[str, str], list[dict[str, Any]]]:

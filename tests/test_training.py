@@ -1730,12 +1730,19 @@ def test_the_log_says_which_precision_was_chosen_and_why(tmp_path, processor, ga
 
 def test_processes_on_different_machines_compute_in_the_same_precision(processor, monkeypatch):
     processor(3.0)
-    monkeypatch.setattr(training.Team, "rows", lambda team, own: torch.cat([own, 0 * own]))
+    asked = []
+
+    def rows(team, own):
+        asked.append(own)
+        return torch.cat([own, 0 * own])
+
+    monkeypatch.setattr(training.Team, "rows", rows)
     model, team = GPT(GPTConfig.modern(V, 8, 320, 1, 4)), training.Team(0, 2, torch.device("cpu"))
     chosen = training._precision_and_reason("auto", model, team.device)
     assert chosen[0] == "bfloat16"
     assert training.agree_on_precision(chosen, team) == ("full", "another process has chosen it")
     assert training.agree_on_precision(("full", "as it is"), team) == ("full", "as it is")
+    assert len(asked) == 2  # in every process, whatever it has chosen, or the others would wait
     monkeypatch.setattr(training.Team, "rows", lambda team, own: torch.cat([own, own]))
     assert training.agree_on_precision(chosen, team) == chosen
 
