@@ -20,7 +20,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 # Sphinx looks up every name on the pages; a lazy library that is asked for one says a line about each of its parts.
 export TRANSFORMERS_VERBOSITY := error
 # Where the notebooks' extension lives, for the commands that run outside Sphinx.
-EXTENSIONS := PYTHONPATH=_ext
+EXTENSIONS := PYTHONPATH=_ext/nbdev-book
 
 # A book is as old as its oldest page: everything that can change one.
 SOURCES := _config.yml _toc.yml settings.ini references.bib $(filter-out README.md CHANGELOG.md,$(wildcard *.md)) \
@@ -28,7 +28,7 @@ SOURCES := _config.yml _toc.yml settings.ini references.bib $(filter-out README.
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: help book serve lab test export lint bench clean
+.PHONY: help book serve lab test export chapter lint bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -64,14 +64,20 @@ test: book  ## run all tests, those of the built pages in Chromium included (WOR
 export: $(VENV)/.installed  ## write the library from the notebooks
 	@$(EXTENSIONS) $(BIN)/python -m nbdev_book.sync --write
 
-lint: $(VENV)/.installed  ## check style, spelling, and that notebooks and library agree
+chapter: $(VENV)/.installed  ## begin a chapter: make chapter NAME=diffusion TITLE="Diffusion"
+	@$(BIN)/python _ext/chapter.py $(NAME) $(if $(TITLE),"$(TITLE)")
+	@$(BIN)/nbdev_export
+	@echo "Write what is marked TO WRITE; make test TESTS=tests/test_house.py names what is left."
+
+lint: $(VENV)/.installed  ## check style, spelling, types, and that notebooks and library agree
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/codespell *.md *.yml api arbook bench nbs tests _ext .github
+	$(BIN)/mypy
 	$(EXTENSIONS) $(BIN)/python -m nbdev_book.sync
 
 bench: $(VENV)/.installed  ## measure the library against others
 	@set -e; for script in bench/[!_]*.py; do echo "== $$script"; $(BIN)/python -m bench.$$(basename $$script .py); done
 
 clean:  ## remove what a build writes (not .venv)
-	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,18 +7,20 @@ from . import cli as cli
 from . import compression as compression
 from . import conformance as conformance
 from . import data as data
+from . import decoders as decoders
 from . import encodings as encodings
 from . import files as files
 from . import guards as guards
-from . import machines as machines
+from . import leastsquares as leastsquares, machines as machines
 from . import micro as micro
 from . import ngram as ngram
 from . import objective as objective
 from . import perplexity as perplexity
 from . import recurrent as recurrent
+from . import rules as rules
 from . import runs as runs
 from . import sampling as sampling
-from . import steps as steps
+from . import sources as sources, steps as steps, tables as tables
 from . import tokens as tokens
 from . import training as training
 from . import transformer as transformer
@@ -44,19 +46,14 @@ from .objective import autoregressive_loss as autoregressive_loss
 from .objective import compute_perplexity as compute_perplexity
 from .perplexity import TransformersLM as TransformersLM
 from .perplexity import score as score
-from .recurrent import LSTMLM as LSTMLM
 from .recurrent import LSTMConfig as LSTMConfig
-from .sampling import Chain as Chain
-from .sampling import Greedy as Greedy
-from .sampling import MinP as MinP
-from .sampling import RepetitionPenalty as RepetitionPenalty
-from .sampling import Temperature as Temperature
-from .sampling import TopK as TopK
-from .sampling import TopP as TopP
+from .recurrent import LSTMLM as LSTMLM
+from .rules import Chain as Chain, Greedy as Greedy, MinP as MinP, RepetitionPenalty as RepetitionPenalty, Temperature as Temperature, TopK as TopK, TopP as TopP, sample_next_token as sample_next_token
+from .runs import load_model as load_model, recorded_model as recorded_model, save_model as save_model
+from .sampling import Chain as Chain, Greedy as Greedy, MinP as MinP, RepetitionPenalty as RepetitionPenalty, Temperature as Temperature, TopK as TopK, TopP as TopP
 from .sampling import beam_search as beam_search
 from .sampling import generate as generate
 from .sampling import greedy_decode as greedy_decode
-from .sampling import sample_next_token as sample_next_token
 from .sampling import stream as stream
 from .tokens import BPETokenizer as BPETokenizer
 from .tokens import CharTokenizer as CharTokenizer

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, NamedTuple, Protocol, Self, overload
@@ -20,19 +19,29 @@ from numpy.exceptions import RankWarning
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
-EPS = float(np.finfo(np.float64).eps)
+from .guards import NotFittedError as NotFittedError
+from .guards import as_choice, as_rng
+from .guards import as_count as as_count
+from .guards import as_number as as_number
+from arbook.leastsquares import (
+    EPS,
+    Fit,
+    RunningFit,
+    apply_weights,
+    check_options,
+    lag_products,
+    least_squares,
+    least_squares_ahead,
+    least_squares_each,
+    scale_and_shift,
+    triangular_factor,
+)
 
 # %% auto #0
-__all__ = ['EPS', 'DIRECT_LAGS', 'DIRECT_ORDER', 'SOLVERS', 'NOT_DEFINITE', 'MAX_CONDITION', 'CRITERIA', 'growing_pairs',
-           'as_count', 'as_number', 'as_series', 'lag_matrix', 'reuse_count', 'ls_loss', 'prefix_outputs', 'dependence',
-           'descend', 'RankReport', 'rank_report', 'lag_gram', 'overlapping_blocks', 'lag_products', 'Moments',
-           'window_moments', 'Fit', 'centred_gram', 'solve_moments', 'residual_moments', 'refine', 'triangular_factor',
-           'solve_factor', 'least_squares', 'scale_and_shift', 'restore_units', 'sum_moments', 'NotFittedError',
-           'Forecast', 'as_series_list', 'as_windows', 'check_options', 'apply_weights', 'Stream', 'solve_any_moments',
-           'LinearAR', 'fit_each', 'recursive_forecast', 'impulse_response', 'forecast_variance', 'anchor_level',
-           'anchor_basis', 'anchor_moments', 'project_features', 'DirectAR', 'characteristic_roots', 'is_stationary',
-           'simulate', 'autocovariance', 'levinson', 'yule_walker', 'OrderSelection', 'select_order', 'Forecaster',
-           'Persistence', 'SeasonalNaive', 'Backtest', 'backtest']
+__all__ = ['CRITERIA', 'lag_matrix', 'ls_loss', 'descend', 'Forecast', 'GaussianAR', 'LinearAR', 'fit_each', 'recursive_forecast',
+           'impulse_response', 'forecast_variance', 'DirectAR', 'characteristic_roots', 'is_stationary', 'simulate',
+           'autocovariance', 'levinson', 'yule_walker', 'OrderSelection', 'select_order', 'Forecaster', 'Persistence',
+           'SeasonalNaive', 'Backtest', 'backtest']
 
 # %% ../nbs/01_least_squares.ipynb #fc69e5e8
 def growing_pairs(z: ArrayLike, first: int = 1) -> list[tuple[np.ndarray, float]]:
@@ -65,51 +74,7 @@ def growing_pairs(z: ArrayLike, first: int = 1) -> list[tuple[np.ndarray, float]
 
 # %% ../nbs/01_least_squares.ipynb #e57f446d
 #| code-fold: true
-#| code-summary: Code of the guards
-def as_count(value: int, name: str, *, minimum: int = 1) -> int:
-    """Return `value` as an int, or raise: TypeError if it is not an integer, ValueError if it is below `minimum`."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be an integer, got {value!r} of type {type(value).__name__}"
-        ) from None
-    if count < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {count}")
-    return count
-
-
-def as_number(
-    value: float,
-    name: str,
-    *,
-    minimum: float = -np.inf,
-    above: float = -np.inf,
-    maximum: float = np.inf,
-    below: float = np.inf,
-) -> float:
-    """Return `value` as a finite float, or raise: TypeError if it is no real number, ValueError if it is out of bounds.
-
-    The number may equal `minimum` and `maximum`, but neither `above` nor `below`.
-    """
-    if isinstance(value, (bool, np.bool_, str, bytes)) or getattr(value, "ndim", 0):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
-    fits = minimum <= number <= maximum and above < number < below
-    if not (fits and np.isfinite(number)):
-        bounds = {"at least": minimum, "above": above, "at most": maximum, "below": below}
-        asked = [f"{word} {bound:g}" for word, bound in bounds.items() if np.isfinite(bound)]
-        if maximum == below == np.inf:
-            asked.append("finite")
-        raise ValueError(f"{name} must be {' and '.join(asked)}, got {value!r}")
-    return number
-
-
+#| code-summary: Code of the guard
 def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarray:
     """Return `z` as a contiguous float64 array, after checking that it is a finite real sequence.
 
@@ -207,52 +172,6 @@ def ls_loss(w: np.ndarray, X: np.ndarray, y: np.ndarray) -> float:
     residual = y - X @ w
     return float(residual @ residual)
 
-# %% ../nbs/01_least_squares.ipynb #cd4cbbae
-def prefix_outputs(f: Callable[[np.ndarray], float], x: ArrayLike) -> np.ndarray:
-    """Evaluate `f` on every prefix of a sequence, one after the other: the slow reference.
-
-    Parameters
-    ----------
-    f : callable
-        Maps a prefix, shape (t,), to a prediction of the value after it.
-    x : array_like, shape (T,)
-
-    Returns
-    -------
-    ndarray, shape (T,)
-        Entry i is f(x[: i + 1]).
-    """
-    x = as_series(x, name="x")
-    return np.array([f(x[: t + 1]) for t in range(len(x))])
-
-
-def dependence(f: Callable[[np.ndarray], np.ndarray], x: ArrayLike) -> np.ndarray:
-    """Find out which outputs of a sequence function depend on which inputs, by changing each input in turn.
-
-    Parameters
-    ----------
-    f : callable
-        Maps a sequence, shape (T,), to outputs, shape (T,), where output i predicts value i + 1.
-    x : array_like, shape (T,)
-        The sequence around which to look.
-
-    Returns
-    -------
-    ndarray of bool, shape (T, T)
-        Entry (i, j) tells whether output i changes when x[j] changes. A function may be used for
-        autoregression only if nothing stands above the diagonal. Equality is bit for bit. What is found at this `x`
-        exists; what is not found here may still exist elsewhere.
-    """
-    x = as_series(x, name="x")
-    outputs = np.asarray(f(x))
-    changed = []
-    for j in range(len(x)):
-        other = x.copy()
-        other[j] += 1 + abs(other[j])  # always another number
-        new = np.asarray(f(other))
-        changed.append((new != outputs) & ~(np.isnan(new) & np.isnan(outputs)))
-    return np.array(changed).T
-
 # %% ../nbs/01_least_squares.ipynb #ec746630
 def descend(
     gradient: Callable[[np.ndarray], np.ndarray], w: np.ndarray, *, rate: float, steps: int
@@ -276,459 +195,37 @@ def descend(
         w = w - rate * gradient(w)
     return w
 
-# %% ../nbs/01_least_squares.ipynb #a7705353
-class RankReport(NamedTuple):
-    """What `rank_report` found: the rank, the condition number, and directions that the data do not determine."""
-
-    rank: int
-    condition: float
-    null_space: np.ndarray
-
-
-def rank_report(X: np.ndarray) -> RankReport:
-    """Say how well a lag matrix determines the weights.
+# %% ../nbs/01_least_squares.ipynb #c0069cc0
+class Forecast(NamedTuple):
+    """A forecast and the interval in which the future is expected to lie.
 
     Parameters
     ----------
-    X : ndarray, shape (n, p)
+    mean : ndarray, shape (h,)
+        The forecasts of the next h values.
+    interval : ndarray, shape (h, 2)
+        Lower and upper bounds.
 
-    Returns
-    -------
-    RankReport
-        `rank`; `condition`, the largest over the smallest singular value; `null_space`, shape
-        (p, p - rank), an orthonormal basis of the weight changes that change no prediction on `X`.
-    """
-    X = np.asarray(X, dtype=np.float64)
-    if X.ndim != 2 or not X.size or not np.isfinite(X).all():
-        raise ValueError(
-            f"X must be a finite matrix with at least one row and column, got shape {X.shape}"
-        )
-    _, values, directions = np.linalg.svd(X, full_matrices=len(X) < X.shape[1])
-    rank = int((values > EPS * max(X.shape) * values[0]).sum())
-    smallest = values[-1] if len(values) == X.shape[1] else 0.0
-    return RankReport(
-        rank, float(values[0] / smallest) if smallest > 0 else np.inf, directions[rank:].T
-    )
-
-# %% ../nbs/01_least_squares.ipynb #0ab7d1e1
-def lag_gram(z: np.ndarray, width: int) -> np.ndarray:
-    """Compute the Gram matrix of all windows of a series, without forming the windows.
-
-    Parameters
-    ----------
-    z : ndarray of float64, shape (N,)
-    width : int
-        The length of a window, at most N.
-
-    Returns
-    -------
-    ndarray, shape (width, width)
-        `W.T @ W` for the matrix W of the N - width + 1 windows. Costs one set of lagged products and O(width²).
-    """
-    n = len(z) - width + 1
-    gram = np.empty((width, width))
-    gram[0] = gram[:, 0] = lag_products(z, width - 1)
-    leave, enter = z[: width - 1], z[n : n + width - 1]
-    for a in range(width - 1):
-        gram[a + 1, 1:] = gram[a, :-1] - leave[a] * leave + enter[a] * enter
-    return gram
-
-# %% ../nbs/01_least_squares.ipynb #b65a999a
-DIRECT_LAGS = 128  # up to here, dot products beat the Fourier transform
-DIRECT_ORDER = 16  # the same limit for filtering a series and correlating it with its residual
-
-
-def overlapping_blocks(
-    z: np.ndarray, overlap: int, n_rows: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut a series into blocks that a Fourier transform can handle one batch at a time.
-
-    Yields
-    ------
-    blocks : ndarray, shape (k, size)
-        Each starts `size - overlap` values after the one before. Zeros follow the end of the series.
-    valid : ndarray of bool, shape (k, size - overlap)
-        Which starting positions in a block are among the first `n_rows` of the series.
-    """
-    size = 1 << (8 * (overlap + 1) - 1).bit_length()  # a power of two, mostly new values
-    step = size - overlap
-    n_blocks = -(-n_rows // step)
-    padded = np.concatenate([z, np.zeros(max(0, n_blocks * step + overlap - len(z)))])
-    blocks = sliding_window_view(padded, size)[::step][:n_blocks]  # (n_blocks, size)
-    batch = max(1, (1 << 15) // size)  # stay within the processor's cache
-    for first in range(0, n_blocks, batch):
-        chosen = blocks[first : first + batch]
-        position = (first + np.arange(len(chosen)))[:, None] * step + np.arange(step)
-        yield chosen, position < n_rows
-
-
-def lag_products(z: np.ndarray, n_lags: int) -> np.ndarray:
-    """Sum the products of a series with itself, shifted by 0, ..., n_lags.
-
-    Parameters
-    ----------
-    z : ndarray of float64, shape (N,)
-    n_lags : int
-        The largest shift, below N.
-
-    Returns
-    -------
-    ndarray, shape (n_lags + 1,)
-        Entry k is the sum of z[i] * z[i + k] over i < N - n_lags: the first row of `lag_gram`.
-    """
-    n = len(z) - n_lags
-    if n_lags <= DIRECT_LAGS:
-        return np.correlate(z, z[:n], "valid")
-    spectrum = 0
-    for blocks, valid in overlapping_blocks(z, n_lags, n):
-        starts = np.where(valid, blocks[:, : valid.shape[1]], 0)
-        spectrum = spectrum + (
-            np.fft.rfft(starts, blocks.shape[1]).conj() * np.fft.rfft(blocks)
-        ).sum(0)
-    return np.fft.irfft(spectrum, blocks.shape[1])[: n_lags + 1]
-
-# %% ../nbs/01_least_squares.ipynb #45f8c6ac
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Sums over all windows of one or more series: what the normal equations need.
-
-    Parameters
-    ----------
-    gram : ndarray, shape (width, width)
-        Sums of products of the entries of a window.
-    sums : ndarray, shape (width,)
-        Sums of the entries of a window.
-    n_rows : int
-        The number of windows.
+    After a pandas Series they are a Series, and a DataFrame with the columns "lower" and "upper".
     """
 
-    gram: np.ndarray
-    sums: np.ndarray
-    n_rows: int
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.gram + other.gram, self.sums + other.sums, self.n_rows + other.n_rows)
-
-
-def window_moments(z: np.ndarray, width: int) -> Moments:
-    """Sum over all windows of a series of float64, shape (N,), in O(N width) or O(N log width) time."""
-    n = len(z) - width + 1
-    sums = z[:n].sum() + np.concatenate([[0.0], np.cumsum(z[n:] - z[: width - 1])])
-    return Moments(lag_gram(z, width), sums, n)
-
-# %% ../nbs/01_least_squares.ipynb #db20d506
-class Fit(NamedTuple):
-    """The solution of a least-squares problem with p features and h targets.
-
-    Parameters
-    ----------
-    coef, intercept : ndarray, shape (p, h) and (h,)
-        The prediction is `X @ coef + intercept`.
-    rss : ndarray, shape (h,)
-        The sum of squared residuals of each target.
-    n_rows, rank : int
-        The number of instances, and of independent features among them.
-    condition : float
-        An estimate of the condition number of the features (after centring and ridge).
-    solver : str
-        What solved it: `"normal"` or `"qr"`.
-    """
-
-    coef: np.ndarray
-    intercept: np.ndarray
-    rss: np.ndarray
-    n_rows: int
-    rank: int
-    condition: float
-    solver: str
-
-
-def centred_gram(moments: Moments, intercept: bool) -> np.ndarray:
-    """Return the Gram matrix, with every column centred if there is an intercept. Shape (width, width)."""
-    return (
-        moments.gram - np.outer(moments.sums, moments.sums) / moments.n_rows
-        if intercept
-        else moments.gram
-    )
-
-
-def solve_moments(
-    moments: Moments, order: int, *, intercept: bool, ridge: float
-) -> tuple[Fit, np.ndarray]:
-    """Solve the normal equations: the first `order` entries of a window predict the others.
-
-    Returns
-    -------
-    fit : Fit
-    half_inverse : ndarray, shape (order, order)
-        The inverse of the Cholesky factor, for `refine`.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If the matrix of the normal equations is not positive definite.
-    """
-    gram = centred_gram(moments, intercept)
-    factor = np.linalg.cholesky(gram[:order, :order] + ridge * np.eye(order))
-    half_inverse = np.linalg.inv(factor)
-    coef = half_inverse.T @ (half_inverse @ gram[:order, order:])  # (p, h)
-    explained = 2 * gram[:order, order:] - gram[:order, :order] @ coef  # (p, h)
-    rss = (np.diag(gram)[order:] - (coef * explained).sum(0)).clip(0)  # (h,)
-    mean = moments.sums / moments.n_rows
-    bias = mean[order:] - mean[:order] @ coef if intercept else np.zeros(coef.shape[1])
-    size = (
-        np.trace(moments.gram[:order, :order]) + ridge * order
-    )  # before centring, as rounding sees it
-    condition = float(np.sqrt(size) * np.linalg.norm(half_inverse))
-    return Fit(coef, bias, rss, moments.n_rows, order, condition, "normal"), half_inverse
-
-# %% ../nbs/01_least_squares.ipynb #eb96897e
-def residual_moments(
-    z: np.ndarray, coef: np.ndarray, intercept: float
-) -> tuple[np.ndarray, float, float]:
-    """Correlate the residual of a linear prediction with its inputs, in one pass over the series.
-
-    Parameters
-    ----------
-    z : ndarray of float64, shape (N,)
-    coef : ndarray, shape (p,)
-    intercept : float
-
-    Returns
-    -------
-    gradient : ndarray, shape (p,)
-        `X.T @ r` for the residual `r = y - X @ coef - intercept`.
-    total, rss : float
-        The sum of the residuals, and of their squares.
-    """
-    order = len(coef)
-    if order <= DIRECT_ORDER:
-        residual = z[order:] - np.correlate(z[:-1], coef, "valid") - intercept
-        return np.correlate(z[:-1], residual, "valid"), residual.sum(), residual @ residual
-    spectrum, total, rss = 0, 0.0, 0.0
-    for blocks, valid in overlapping_blocks(z, order, len(z) - order):
-        size, step = blocks.shape[1], valid.shape[1]
-        transformed = np.fft.rfft(blocks)
-        prediction = np.fft.irfft(transformed * np.fft.rfft(coef, size).conj(), size)[:, :step]
-        residual = np.where(valid, blocks[:, order:] - prediction - intercept, 0)  # (k, step)
-        spectrum = spectrum + (np.fft.rfft(residual, size).conj() * transformed).sum(0)
-        total, rss = total + residual.sum(), rss + (residual**2).sum()
-    return np.fft.irfft(spectrum, size)[:order], total, rss
-
-
-def refine(
-    fit: Fit,
-    half_inverse: np.ndarray,
-    series: Sequence[np.ndarray],
-    moments: Moments,
-    *,
-    intercept: bool,
-    ridge: float,
-    steps: int = 5,
-) -> Fit | None:
-    """Correct a solution of the normal equations until it is as accurate as one by QR.
-
-    Returns
-    -------
-    Fit or None
-        None if the corrections do not shrink: then the normal equations are not to be trusted.
-    """
-    order, n = len(fit.coef), moments.n_rows
-    mean = moments.sums[:order] / n if intercept else np.zeros(order)
-    coef, bias, last = fit.coef[:, 0], fit.intercept[0], np.inf
-    for _ in range(steps):
-        parts = [residual_moments(z, coef, bias) for z in series]
-        gradient, total, rss = (sum(part) for part in zip(*parts, strict=True))
-        gradient = gradient - mean * total - ridge * coef
-        change = half_inverse.T @ (half_inverse @ gradient)
-        coef = coef + change
-        bias += total / n - mean @ change if intercept else 0.0
-        size = np.linalg.norm(change)
-        if size <= 1e-9 * np.linalg.norm(coef):  # the next one would be below the error of QR
-            return fit._replace(coef=coef[:, None], intercept=np.array([bias]), rss=np.array([rss]))
-        if size > last / 4:
-            return None
-        last = size
-    return None
-
-# %% ../nbs/01_least_squares.ipynb #cc6fa37a
-def triangular_factor(
-    series: Sequence[np.ndarray], width: int, *, intercept: bool, factor: np.ndarray | None = None
-) -> np.ndarray:
-    """Reduce all windows of some series to the triangle R of their QR factorisation, a block of windows at a time.
-
-    Parameters
-    ----------
-    series : sequence of ndarray of float64
-        Each of at least `width` values.
-    width : int
-        The length of a window.
-    intercept : bool
-        Whether a column of ones stands before the others.
-    factor : ndarray, optional
-        The triangle of the windows before these: the result of an earlier call.
-
-    Returns
-    -------
-    ndarray, shape (m, c), m <= c = width + intercept
-        R, such that `R.T @ R` is the Gram matrix of all windows (with the column of ones).
-    """
-    rows = max(2048, 4 * width)
-    factor = np.empty((0, width + intercept)) if factor is None else factor
-    for z in series:
-        windows = sliding_window_view(z, width)
-        for start in range(0, len(windows), rows):
-            block = windows[start : start + rows]
-            if intercept:
-                block = np.column_stack([np.ones(len(block)), block])
-            factor = np.linalg.qr(np.vstack([factor, block]), mode="r")
-    return factor
-
-
-def solve_factor(
-    factor: np.ndarray,
-    order: int,
-    n_rows: int,
-    *,
-    intercept: bool,
-    ridge: float,
-    size: float = 0.0,
-) -> Fit:
-    """Solve least squares from the triangle of `triangular_factor`; of minimum norm if it is not unique.
-
-    `size` is the norm of the features before anything common to them was subtracted. What is left is compared with
-    it: features that are only the rounding of a subtraction count as zero.
-    """
-    first = int(intercept)  # below the row of ones, columns are centred
-    features, targets = factor[first:, first : first + order], factor[first:, first + order :]
-    size = max(size, float(np.linalg.norm(factor[:, first : first + order])))
-    tolerance = EPS * max(n_rows, order)
-    if np.linalg.norm(features) <= tolerance * size:
-        features = np.zeros_like(features)
-    stacked = np.vstack([features, np.sqrt(ridge) * np.eye(order)])
-    largest = np.linalg.norm(stacked, 2)
-    rcond = min(1.0, tolerance * max(1.0, size / largest)) if largest > 0 else tolerance
-    zeros = np.zeros((order, targets.shape[1]))
-    coef, _, rank, values = np.linalg.lstsq(stacked, np.vstack([targets, zeros]), rcond=rcond)
-    rss = ((targets - features @ coef) ** 2).sum(0)
-    bias = np.zeros(targets.shape[1])
-    if intercept:
-        bias = (factor[0, 1 + order :] - factor[0, 1 : 1 + order] @ coef) / factor[0, 0]
-    condition = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
-    return Fit(coef, bias, rss, n_rows, int(rank), condition, "qr")
-
-# %% ../nbs/01_least_squares.ipynb #aa87e478
-SOLVERS = ("auto", "normal", "qr")
-NOT_DEFINITE = "X.T @ X is not positive definite; use solver='auto' or 'qr', or a ridge"
-MAX_CONDITION = 1e7  # beyond it, correcting the normal equations is not worth a try
-
-
-def least_squares(
-    series: Sequence[np.ndarray],
-    order: int,
-    *,
-    intercept: bool = False,
-    ridge: float = 0.0,
-    solver: str = "auto",
-) -> Fit:
-    """Fit one set of weights to the one-step-ahead windows of one or more series.
-
-    Parameters
-    ----------
-    series : sequence of ndarray of float64
-        Each longer than `order`.
-    order : int
-        The number p of past values in an instance.
-    intercept : bool
-        Whether the prediction has a constant term.
-    ridge : float
-        The weight of `|coef|²` in the loss, in squared units of the series.
-    solver : str
-        `"normal"`: the normal equations as they stand. `"qr"`: streamed QR, O(n p²). `"auto"`: the normal
-        equations, corrected to the accuracy of QR, and QR where they cannot be trusted.
-
-    Returns
-    -------
-    Fit
-        `rss` is the sum of squared residuals, without the ridge term.
-
-    References
-    ----------
-    Å. Björck, *Stability analysis of the method of seminormal equations*, 1987.
-    """
-    scale, shift = scale_and_shift(series, centre=intercept)
-    scaled = [z / scale - shift for z in series]
-    options: dict[str, Any] = {"intercept": intercept, "ridge": _scaled_ridge(ridge, scale)}
-    fit = None
-    if solver != "qr":
-        fit = _solve_scaled(scaled, order, refined=solver == "auto", **options)
-    if fit is None:
-        factor = triangular_factor(scaled, order + 1, intercept=intercept)
-        n_rows = sum(len(z) - order for z in series)
-        size = abs(shift) * float(np.sqrt(n_rows * order))
-        fit = solve_factor(factor, order, n_rows, size=size, **options)
-    return restore_units(fit, scale, shift)
-
-
-def scale_and_shift(series: Sequence[np.ndarray], *, centre: bool) -> tuple[float, float]:
-    """Return the power of two by which to divide some series, and what to subtract then: their median, or zero."""
-    largest = max(np.abs(z).max() for z in series)
-    scale = 2.0 ** (float(np.frexp(largest)[1]) - 1)
-    if not centre:
-        return scale, 0.0
-    return scale, float(
-        np.median(np.concatenate(series) / scale)
-    )  # one wild value does not move it
-
-
-def _scaled_ridge(ridge: float, scale: float | np.ndarray) -> float | np.ndarray:
-    """Express a ridge in the units of a series divided by `scale`, within the range of float64."""
-    return np.minimum(ridge / scale / scale, 1e100)
-
-
-def restore_units(fit: Fit, scale: float, shift: float) -> Fit:
-    """Express a fit to `z / scale - shift` in the units of z; squares beyond the range of float64 become infinite."""
-    bias = (fit.intercept + shift * (1 - fit.coef.sum(0))) * scale
-    with np.errstate(over="ignore"):
-        return fit._replace(intercept=bias, rss=fit.rss * scale * scale)
-
-
-def _solve_scaled(
-    series: Sequence[np.ndarray], order: int, *, refined: bool, **options
-) -> Fit | None:
-    """Solve the normal equations; None if `refined` is asked for and they cannot be trusted."""
-    moments = sum_moments(series, order + 1)
-    try:
-        fit, half_inverse = solve_moments(moments, order, **options)
-    except np.linalg.LinAlgError:
-        if refined:
-            return None
-        raise np.linalg.LinAlgError(NOT_DEFINITE) from None
-    if not refined:
-        return fit
-    return (
-        refine(fit, half_inverse, series, moments, **options)
-        if fit.condition < MAX_CONDITION
-        else None
-    )
-
-
-def sum_moments(series: Sequence[np.ndarray], width: int) -> Moments:
-    """Sum over all windows of all series: one fit for many series needs no more."""
-    total = window_moments(series[0], width)
-    for z in series[1:]:
-        total = total + window_moments(z, width)
-    return total
+    mean: np.ndarray
+    interval: np.ndarray
 
 # %% ../nbs/01_least_squares.ipynb #35fa6b56
 #| code-fold: true
 #| code-summary: Code of the helpers
-class NotFittedError(ValueError, AttributeError):
-    """A model was asked for predictions before it was fitted."""
-
-
 class _Estimator:
     """What scikit-learn expects of a model, such as for `clone`; scikit-learn itself is not needed."""
+
+    def __repr__(self) -> str:
+        """Write the model as it is made: order and horizon by place, options by name."""
+        parts = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name)
+            text = f"{value:g}" if isinstance(value, (float, np.floating)) else repr(value)
+            parts.append(text if parameter.kind < parameter.KEYWORD_ONLY else f"{name}={text}")
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def __getattr__(self, name: str):
         if name.endswith("_") and not name.startswith("_") and "coef_" not in self.__dict__:
@@ -765,22 +262,18 @@ class _Estimator:
         series = InputTags(one_d_array=True, two_d_array=False)
         return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=series)
 
-
-class Forecast(NamedTuple):
-    """A forecast and the interval in which the future is expected to lie.
-
-    Parameters
-    ----------
-    mean : ndarray, shape (h,)
-        The forecasts of the next h values.
-    interval : ndarray, shape (h, 2)
-        Lower and upper bounds.
-
-    After a pandas Series they are a Series, and a DataFrame with the columns "lower" and "upper".
-    """
-
-    mean: np.ndarray
-    interval: np.ndarray
+    def _keep(self, fit: Fit, n_weights: int) -> Self:
+        """Keep what is told of every fit, and warn if it does not determine `n_weights` weights."""
+        self.n_rows_, self.rank_ = fit.n_rows, fit.rank
+        self.condition_, self.solver_ = fit.condition, fit.solver
+        if fit.rank < n_weights:
+            warnings.warn(
+                f"the series determines only {fit.rank} of {n_weights} weights; "
+                f"coef_ is the solution of minimum norm",
+                RankWarning,
+                stacklevel=3,
+            )
+        return self
 
 
 class _Labelled(Protocol):
@@ -832,15 +325,6 @@ def _is_sequence(part: ArrayLike) -> bool:
         return False
 
 
-def _as_rng(rng: np.random.Generator | int) -> np.random.Generator:
-    """Return a generator, made from a seed if need be, or raise TypeError."""
-    if isinstance(rng, np.random.Generator):
-        return rng
-    if isinstance(rng, (bool, np.bool_)) or not hasattr(rng, "__index__"):
-        raise TypeError(f"rng must be a numpy.random.Generator or a seed, got {rng!r}")
-    return np.random.default_rng(as_count(rng, "rng", minimum=0))
-
-
 def as_windows(windows: ArrayLike, order: int) -> np.ndarray:
     """Return windows as an array of real numbers of shape (..., order), without copying a view."""
     if np.ma.is_masked(windows):
@@ -853,223 +337,33 @@ def as_windows(windows: ArrayLike, order: int) -> np.ndarray:
     return values
 
 
-def check_options(ridge: float, solver: str, intercept: bool = False) -> None:
-    """Raise unless `ridge` is finite and not negative, `solver` one of `SOLVERS`, and `intercept` True or False."""
-    if not isinstance(intercept, (bool, np.bool_)):
-        raise TypeError(f"intercept must be True or False, got {intercept!r}")
-    if not isinstance(ridge, (int, float, np.number)) or not 0 <= ridge < np.inf:
-        raise ValueError(f"ridge must be a finite number >= 0, got {ridge!r}")
-    if solver not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+def finite_forecasts(forecasts: np.ndarray, coef: np.ndarray, sigma2: float) -> np.ndarray:
+    """Return forecasts, shape (h,) or (h, 2), or raise ValueError if some are not finite, and say why."""
+    finite = np.isfinite(forecasts).reshape(len(forecasts), -1).all(1)
+    if finite.all():
+        return forecasts
+    root = abs(characteristic_roots(coef)[0])
+    why = f"the fit explodes: its largest root is {root:.4g}, not below 1"
+    if root <= 1:
+        why = f"sigma2_ is {sigma2:.3g}: measure the series in a larger unit"
+    raise ValueError(
+        f"the forecast leaves the range of float64 at step {int(np.argmin(finite)) + 1}, since {why}"
+    )
 
+# %% ../nbs/01_least_squares.ipynb #490b92e5
+class GaussianAR(_Estimator):
+    """A fitted autoregression with Gaussian noise: what can be asked of it, however it was fitted.
 
-def apply_weights(
-    windows: np.ndarray, coef: np.ndarray, intercept: np.ndarray | float
-) -> np.ndarray:
-    """Compute `windows @ coef + intercept`, a few thousand windows at a time, so that a view is never copied whole."""
-    out = np.empty(windows.shape[:-1] + coef.shape[1:])
-    if windows.ndim == 1:
-        out[...] = windows.astype(np.float64) @ coef + intercept
-    else:
-        for start in range(0, len(windows), 4096):
-            rows = slice(start, start + 4096)
-            out[rows] = windows[rows].astype(np.float64, copy=False) @ coef + intercept
-    if not np.isfinite(out).all():  # cheaper than looking at every value of every window
-        raise ValueError(
-            "windows must be finite; some hold NaN, infinity or numbers too large to multiply"
-        )
-    return out
-
-# %% ../nbs/01_least_squares.ipynb #37b4fcda
-#| code-fold: true
-#| code-summary: Code of the stream
-class Stream:
-    """What `LinearAR.partial_fit` keeps of a stream: its last values, and the sums or the triangle of its windows."""
-
-    def __init__(self, order: int, intercept: bool, solver: str):
-        self.order, self.intercept, self.by_moments = order, intercept, solver == "normal"
-        self.tail, self.n_rows = np.empty(0), 0
-        self.summary: Any = None  # the moments or the triangle of the windows
-        self.scale, self.shift, self.largest = 1.0, 0.0, 0.0
-
-    def add(self, chunk: np.ndarray) -> None:
-        """Take the windows that end in `chunk` into account."""
-        values, width = np.concatenate([self.tail, chunk]), self.order + 1
-        if len(values) >= width:
-            scale, shift = scale_and_shift([values], centre=self.intercept)
-            if self.summary is None:
-                self.scale, self.shift = scale, shift
-            elif scale > self.scale:
-                self._rescale(scale)
-            self._summarise(values / self.scale - self.shift, width)
-            self.n_rows += len(values) - self.order
-        self.tail = values[-self.order :].copy()
-        self.largest = max(self.largest, np.abs(chunk).max())
-
-    def _rescale(self, scale: float) -> None:
-        """Express what is kept in a larger unit, a power of two as before, so that later values cannot overflow."""
-        ratio = self.scale / scale
-        self.scale, self.shift = scale, self.shift * ratio
-        if self.by_moments:
-            gram, sums = self.summary.gram * ratio * ratio, self.summary.sums * ratio
-            self.summary = Moments(gram, sums, self.summary.n_rows)
-        else:  # but not the column of ones
-            columns = np.arange(self.summary.shape[1]) >= int(self.intercept)
-            self.summary = np.where(columns, self.summary * ratio, self.summary)
-
-    def _summarise(self, values: np.ndarray, width: int) -> None:
-        if self.by_moments:
-            new = window_moments(values, width)
-            self.summary = new if self.summary is None else self.summary + new
-        else:
-            self.summary = triangular_factor(
-                [values], width, intercept=self.intercept, factor=self.summary
-            )
-
-    def solve(self, ridge: float) -> Fit:
-        """Solve for the weights of all windows so far."""
-        options: dict[str, Any] = {
-            "intercept": self.intercept,
-            "ridge": _scaled_ridge(ridge, self.scale),
-        }
-        if self.by_moments:
-            fit = solve_any_moments(self.summary, self.order, **options)
-        else:
-            size = abs(self.shift) * float(np.sqrt(self.n_rows * self.order))
-            fit = solve_factor(self.summary, self.order, self.n_rows, size=size, **options)
-        return restore_units(fit, self.scale, self.shift)
-
-
-def solve_any_moments(moments: Moments, order: int, *, intercept: bool, ridge: float) -> Fit:
-    """Solve the normal equations; of minimum norm where the first chunks of a stream do not determine the weights."""
-    try:
-        return solve_moments(moments, order, intercept=intercept, ridge=ridge)[0]
-    except np.linalg.LinAlgError:
-        gram, mean = centred_gram(moments, intercept), moments.sums / moments.n_rows
-        features, products = gram[:order, :order], gram[:order, order:]
-        coef, _, rank, values = np.linalg.lstsq(
-            features, products, rcond=EPS * max(moments.n_rows, order)
-        )
-        rss = (np.diag(gram)[order:] - (coef * (2 * products - features @ coef)).sum(0)).clip(0)
-        bias = (mean[order:] - mean[:order] @ coef) * intercept
-        return Fit(coef, bias, rss, moments.n_rows, int(rank), np.inf, "normal")
-
-# %% ../nbs/01_least_squares.ipynb #11fb80cf
-class LinearAR(_Estimator):
-    """Linear autoregression, fitted by least squares.
-
-    Predicts the next value as `coef_ @ window + intercept_` from the last `order` values, oldest first.
-
-    Parameters
-    ----------
-    order : int
-        The number p of past values that a prediction uses, at least 1.
-    intercept : bool
-        Whether the prediction has a constant term.
-    ridge : float
-        The weight of `|coef|²` in the loss, in squared units of the series. The intercept is not penalised.
-    solver : {"auto", "normal", "qr"}
-        How to solve; see `least_squares`.
-
-    Attributes
-    ----------
-    coef_ : ndarray, shape (order,)
-        The weights, of the oldest value first; `coef_[-1]` is the weight of lag 1.
-    intercept_ : float
-        The constant term, 0.0 without one.
-    sigma2_ : float
-        The residual variance RSS / n, the maximum-likelihood estimate under Gaussian noise.
-    n_rows_, rank_ : int
-        The number of instances, and the rank of their matrix. Below `order` it comes with a RankWarning, and
-        `coef_` is the solution of minimum norm.
-    condition_ : float
-        An estimate of the condition number of the instances.
-    solver_ : str
-        `"normal"` or `"qr"`, whichever gave the solution.
-
-    References
-    ----------
-    First source lecture, equation (1) and "two important properties".
-
-    Examples
-    --------
-    >>> model = LinearAR(2).fit([1, 1, 2, 3, 5, 8, 13, 21])
-    >>> model.coef_.round(6).tolist(), round(model.step([13, 21]), 6)
-    ([1.0, 1.0], 34.0)
+    `LinearAR` is one. It predicts the next value as `coef_ @ window + intercept_` from the last `order` values,
+    oldest first, with noise of variance `sigma2_`.
     """
 
-    def __init__(
-        self, order: int, *, intercept: bool = False, ridge: float = 0.0, solver: str = "auto"
-    ):
-        check_options(ridge, solver, intercept)
-        self.order, self.intercept = as_count(order, "order"), bool(intercept)
-        self.ridge, self.solver = ridge, solver
-        self._stream: Stream | None = None
-
-    def __repr__(self) -> str:
-        return f"LinearAR({self.order}, intercept={self.intercept}, ridge={self.ridge:g}, solver={self.solver!r})"
-
-    def fit(self, z: ArrayLike | Sequence[ArrayLike]) -> Self:
-        """Fit the weights to a series, or one set of weights to a list of series.
-
-        Parameters
-        ----------
-        z : array_like, shape (N,), or list of those
-            N > order. Whatever the dtype, the computation is in float64.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a series is too short, not one-dimensional, not real, or not finite.
-        """
-        series = as_series_list(z, min_length=self.order + 1)
-        fit = least_squares(
-            series, self.order, intercept=self.intercept, ridge=self.ridge, solver=self.solver
-        )
-        self._stream = None
-        return self._keep(fit, max(np.abs(part).max() for part in series))
-
-    def partial_fit(self, chunk: ArrayLike) -> Self:
-        """Continue the fit with the next values of one stream.
-
-        The result is that of `fit` on all chunks joined. With `solver="normal"` a value costs O(order) and no
-        correction is possible afterwards; otherwise it costs O(order²), at the full accuracy of QR. Chunks
-        should be much longer than the order.
-
-        Parameters
-        ----------
-        chunk : array_like, shape (n,)
-            The values that follow those of the last call. The first chunks may be shorter than the order.
-
-        Raises
-        ------
-        ValueError
-            If the model was fitted by `fit`, which keeps nothing to continue from.
-        """
-        chunk, stream = as_series(chunk, name="chunk"), copy.copy(self._stream)
-        if stream is None:
-            if "coef_" in self.__dict__:
-                raise ValueError("this model was fitted by fit(); call partial_fit on a new model")
-            stream = Stream(self.order, self.intercept, self.solver)
-        stream.add(chunk)  # a copy, so that copies of a model do not share their streams
-        self._stream = stream
-        return self._keep(stream.solve(self.ridge), stream.largest) if stream.n_rows else self
-
-    def _keep(self, fit: Fit, largest: float) -> Self:
-        """Keep a fit to values of which none is larger than `largest`."""
-        self._rounding = EPS * float(largest)
-        self.coef_, self.intercept_ = fit.coef[:, 0], float(fit.intercept[0])
-        self.sigma2_ = float(fit.rss[0] / fit.n_rows)
-        self.n_rows_, self.rank_ = fit.n_rows, fit.rank
-        self.condition_, self.solver_ = fit.condition, fit.solver
-        if fit.rank < self.order:
-            warnings.warn(
-                f"the series determines only {fit.rank} of {self.order} weights; "
-                f"coef_ is the solution of minimum norm",
-                RankWarning,
-                stacklevel=3,
-            )
-        return self
+    order: int
+    coef_: np.ndarray
+    intercept_: float
+    sigma2_: float
+    # what a value of the fit may have been rounded by; unknown for weights that come from elsewhere
+    _rounding = 0.0
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Predict the value after each window, all at once: the parallel evaluation.
@@ -1137,27 +431,14 @@ class LinearAR(_Estimator):
                 window, coef, as_count(horizon, "horizon"), intercept=self.intercept_
             )
             if level is None:
-                return _continue(z, self._check_range(mean))
+                return _continue(z, finite_forecasts(mean, coef, self.sigma2_))
             shocks = np.abs(impulse_response(coef, horizon))
-            deviation = np.sqrt(self.sigma2_) * np.hypot.accumulate(
-                shocks
-            )  # no squares to overflow
+            # hypot has no squares that could overflow
+            deviation = np.sqrt(self.sigma2_) * np.hypot.accumulate(shocks)
             half = -NormalDist().inv_cdf((1 - level) / 2) * deviation  # (h,)
             bounds = mean[:, None] + half[:, None] * np.array([-1.0, 1.0])
-        return Forecast(*(_continue(z, self._check_range(part)) for part in (mean, bounds)))
-
-    def _check_range(self, forecasts: np.ndarray) -> np.ndarray:
-        """Return forecasts, shape (h,) or (h, 2), or raise ValueError if some are not finite."""
-        finite = np.isfinite(forecasts).reshape(len(forecasts), -1).all(1)
-        if finite.all():
-            return forecasts
-        root = abs(characteristic_roots(self.coef_)[0])
-        why = f"the fit explodes: its largest root is {root:.4g}, not below 1"
-        if root <= 1:
-            why = f"sigma2_ is {self.sigma2_:.3g}: measure the series in a larger unit"
-        raise ValueError(
-            f"the forecast leaves the range of float64 at step {int(np.argmin(finite)) + 1}, since {why}"
-        )
+        parts = (finite_forecasts(part, coef, self.sigma2_) for part in (mean, bounds))
+        return Forecast(*(_continue(z, part) for part in parts))
 
     def next_distribution(self, window: ArrayLike) -> NormalDist:
         """Return the Gaussian distribution of the value after one window, shape (order,)."""
@@ -1173,7 +454,7 @@ class LinearAR(_Estimator):
             absolute value in the fit and eps the spacing of float64 at 1. Any density would then be that of rounding.
         """
         X, y = lag_matrix(z, self.order)
-        if self.sigma2_ <= (16 * getattr(self, "_rounding", 0.0)) ** 2:
+        if self.sigma2_ <= (16 * self._rounding) ** 2:
             raise ValueError(
                 f"the fit left no residual but rounding (sigma2_ is {self.sigma2_:.3g}), so there is no density; "
                 f"log_prob needs noise"
@@ -1195,6 +476,117 @@ class LinearAR(_Estimator):
             initial=window,
         )
         return _continue(z, drawn)
+
+# %% ../nbs/01_least_squares.ipynb #11fb80cf
+class LinearAR(GaussianAR):
+    """Linear autoregression, fitted by least squares.
+
+    Predicts the next value as `coef_ @ window + intercept_` from the last `order` values, oldest first.
+
+    Parameters
+    ----------
+    order : int
+        The number p of past values that a prediction uses, at least 1.
+    intercept : bool
+        Whether the prediction has a constant term.
+    ridge : float
+        The weight of `|coef|²` in the loss, in squared units of the series. The intercept is not penalised.
+    solver : {"auto", "normal", "qr"}
+        How to solve; see `least_squares`.
+
+    Attributes
+    ----------
+    coef_ : ndarray, shape (order,)
+        The weights, of the oldest value first; `coef_[-1]` is the weight of lag 1.
+    intercept_ : float
+        The constant term, 0.0 without one.
+    sigma2_ : float
+        The residual variance RSS / n, the maximum-likelihood estimate under Gaussian noise.
+    n_rows_, rank_ : int
+        The number of instances, and the rank of their matrix. Below `order` it comes with a RankWarning, and
+        `coef_` is the solution of minimum norm.
+    condition_ : float
+        An estimate of the condition number of the instances.
+    solver_ : str
+        `"normal"` or `"qr"`, whichever gave the solution.
+
+    References
+    ----------
+    First source lecture, equation (1) and "two important properties".
+
+    Examples
+    --------
+    >>> model = LinearAR(2).fit([1, 1, 2, 3, 5, 8, 13, 21])
+    >>> model.coef_.round(6).tolist(), round(model.step([13, 21]), 6)
+    ([1.0, 1.0], 34.0)
+    """
+
+    def __init__(
+        self, order: int, *, intercept: bool = False, ridge: float = 0.0, solver: str = "auto"
+    ):
+        check_options(ridge, solver, intercept)
+        self.order, self.intercept = as_count(order, "order"), bool(intercept)
+        self.ridge, self.solver = ridge, solver
+        self._running: RunningFit | None = None
+
+    def fit(self, z: ArrayLike | Sequence[ArrayLike]) -> Self:
+        """Fit the weights to a series, or one set of weights to a list of series.
+
+        Parameters
+        ----------
+        z : array_like, shape (N,), or list of those
+            N > order. Whatever the dtype, the computation is in float64.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a series is too short, not one-dimensional, not real, or not finite.
+        """
+        series = as_series_list(z, min_length=self.order + 1)
+        fit = least_squares(
+            series, self.order, intercept=self.intercept, ridge=self.ridge, solver=self.solver
+        )
+        self._running = None
+        self._set_weights(fit, max(np.abs(part).max() for part in series))
+        return self._keep(fit, self.order)
+
+    def partial_fit(self, chunk: ArrayLike) -> Self:
+        """Continue the fit with the next values of one stream.
+
+        The result is that of `fit` on all chunks joined. With `solver="normal"` a value costs O(order) and no
+        correction is possible afterwards; otherwise it costs O(order²), at the full accuracy of QR. Chunks
+        should be much longer than the order.
+
+        Parameters
+        ----------
+        chunk : array_like, shape (n,)
+            The values that follow those of the last call. The first chunks may be shorter than the order.
+
+        Raises
+        ------
+        ValueError
+            If the model was fitted by `fit`, which keeps nothing to continue from.
+        """
+        chunk = as_series(chunk, name="chunk")
+        # a copy, so that copies of a model do not share what they keep of a stream
+        running = copy.copy(self._running)
+        if running is None:
+            if "coef_" in self.__dict__:
+                raise ValueError("this model was fitted by fit(); call partial_fit on a new model")
+            running = RunningFit(self.order, self.intercept, self.solver)
+        running.add(chunk)
+        self._running = running
+        if not running.n_rows:
+            return self
+        fit = running.solve(self.ridge)
+        self._set_weights(fit, running.largest)
+        return self._keep(fit, self.order)
+
+    def _set_weights(self, fit: Fit, largest: float) -> None:
+        """Keep the weights of a fit to values of which none is larger than `largest`."""
+        self._rounding = EPS * float(largest)
+        self.coef_, self.intercept_ = fit.coef[:, 0], float(fit.intercept[0])
+        self.sigma2_ = float(fit.rss[0] / fit.n_rows)
 
 # %% ../nbs/01_least_squares.ipynb #ea6c0af1
 def fit_each(
@@ -1238,37 +630,11 @@ def fit_each(
     rows = np.array(
         [as_series(z, name=f"series[{b}]", min_length=order + 1) for b, z in enumerate(series)]
     )
-    exponent = np.frexp(np.abs(rows).max(axis=1, keepdims=True))[1]
-    scale = 2.0 ** (exponent - 1.0)  # (B, 1)
-    shift = np.median(rows / scale, axis=1, keepdims=True) * intercept  # (B, 1)
-    gram, sums, n = _moments_of_each(rows / scale - shift, order + 1)
-    centred = gram - sums[:, :, None] * sums[:, None, :] / n * intercept  # (B, p + 1, p + 1)
-    penalty = _scaled_ridge(ridge, scale)[:, :, None] * np.eye(order)
-    features = centred[:, :order, :order] + penalty  # (B, p, p)
-    smallest = np.linalg.eigvalsh(features)[:, 0]
-    safe = smallest * 1e6 > np.einsum("bii->bi", gram).max(1)  # else nine digits would be lost
-    coef, mean = np.empty((len(rows), order)), sums / n
-    coef[safe] = np.linalg.solve(features[safe], centred[safe, :order, order:])[..., 0]
-    bias = mean[:, order] - (mean[:, :order] * coef).sum(1)
-    bias = (bias + shift[:, 0] * (1 - coef.sum(1))) * scale[:, 0] * intercept
+    coef, bias, safe = least_squares_each(rows, order, intercept=intercept, ridge=ridge)
     for b in np.flatnonzero(~safe):
         model = LinearAR(order, intercept=intercept, ridge=ridge).fit(rows[b])
         coef[b], bias[b] = model.coef_, model.intercept_
     return coef, bias
-
-
-def _moments_of_each(z: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Do what `window_moments` does, for each row of a table, shape (B, N)."""
-    n = z.shape[1] - width + 1
-    gram = np.empty((len(z), width, width))
-    gram[:, 0] = gram[:, :, 0] = np.einsum(
-        "bkn,bn->bk", sliding_window_view(z, n, axis=1), z[:, :n]
-    )
-    leave, enter = z[:, : width - 1], z[:, n:]
-    for a in range(width - 1):
-        gram[:, a + 1, 1:] = gram[:, a, :-1] - leave[:, [a]] * leave + enter[:, [a]] * enter
-    steps = np.cumsum(enter - leave, axis=1)
-    return gram, z[:, :n].sum(1, keepdims=True) + np.pad(steps, ((0, 0), (1, 0))), n
 
 # %% ../nbs/01_least_squares.ipynb #9bfd3451
 def recursive_forecast(
@@ -1345,25 +711,6 @@ def anchor_level(anchor: str | None, order: int) -> np.ndarray:
         raise ValueError(f"anchor must be None, 'last' or 'mean', got {anchor!r}")
     return levels[anchor]
 
-
-def anchor_basis(level: np.ndarray) -> np.ndarray:
-    """Return directions, shape (p, p - 1), in which weights on anchored features can differ; all without an anchor."""
-    p = len(level)
-    return np.linalg.qr(np.column_stack([level, np.eye(p)]))[0][:, 1:] if level.any() else np.eye(p)
-
-
-def anchor_moments(moments: Moments, level: np.ndarray) -> Moments:
-    """Turn sums over windows into sums over windows from which `level @ window`, shape (width,), is subtracted."""
-    by_level = moments.gram @ level  # (width,)
-    gram = moments.gram - by_level - by_level[:, None] + level @ by_level
-    return Moments(gram, moments.sums - level @ moments.sums, moments.n_rows)
-
-
-def project_features(columns: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Express the first p columns, of shape (..., p + h), in a basis of shape (p, q). Returns shape (..., q + h)."""
-    p = len(basis)
-    return np.concatenate([columns[..., :p] @ basis, columns[..., p:]], axis=-1)
-
 # %% ../nbs/01_least_squares.ipynb #d348ea2c
 class DirectAR(_Estimator):
     """Direct multi-step autoregression: one least-squares problem with `horizon` targets.
@@ -1422,12 +769,6 @@ class DirectAR(_Estimator):
         self.ridge, self.solver = ridge, solver
         self._level = anchor_level(anchor, self.order)
 
-    def __repr__(self) -> str:
-        return (
-            f"DirectAR({self.order}, {self.horizon}, anchor={self.anchor!r}, ridge={self.ridge:g}, "
-            f"intercept={self.intercept}, solver={self.solver!r})"
-        )
-
     def fit(self, z: ArrayLike | Sequence[ArrayLike]) -> Self:
         """Fit one set of weights to a series, or to all series of a list together.
 
@@ -1442,55 +783,16 @@ class DirectAR(_Estimator):
             If a series is too short, not one-dimensional, not real, or not finite.
         """
         series = as_series_list(z, min_length=self.order + self.horizon)
-        scale, shift = scale_and_shift(series, centre=self.intercept or self.anchor is not None)
-        basis = anchor_basis(self._level)  # (p, q)
-        options = {"intercept": self.intercept, "ridge": _scaled_ridge(self.ridge, scale)}
-        fit = self._solve([z / scale - shift for z in series], basis, **options)
-        if fit.rank < basis.shape[1]:
-            warnings.warn(
-                f"the series determines only {fit.rank} of {basis.shape[1]} weights; "
-                f"coef_ is the solution of minimum norm",
-                RankWarning,
-                stacklevel=2,
-            )
-        coef = basis @ fit.coef  # (p, h), on distances
-        coef = coef + self._level[:, None] * (1 - coef.sum(0))  # (p, h), on the window itself
-        fit = restore_units(
-            fit._replace(coef=coef if self.anchor else basis @ fit.coef), scale, shift
+        fit = least_squares_ahead(
+            series,
+            self._level,
+            self.horizon,
+            intercept=self.intercept,
+            ridge=self.ridge,
+            solver=self.solver,
         )
         self.coef_, self.intercept_, self.sigma2_ = fit.coef, fit.intercept, fit.rss / fit.n_rows
-        self.n_rows_, self.rank_ = fit.n_rows, fit.rank
-        self.condition_, self.solver_ = fit.condition, fit.solver
-        return self
-
-    def _solve(self, series: list[np.ndarray], basis: np.ndarray, **options) -> Fit:
-        """Solve for the weights on the distances of a window from its level, in a basis of shape (p, q)."""
-        level = np.append(self._level, np.zeros(self.horizon))  # (p + h,)
-        if self.solver != "qr":
-            raw = sum_moments(series, len(level))
-            moments = anchor_moments(raw, level)
-            gram = project_features(project_features(moments.gram, basis).T, basis)  # symmetric
-            moments = Moments(gram, project_features(moments.sums, basis), moments.n_rows)
-            try:
-                fit, half_inverse = solve_moments(moments, basis.shape[1], **options)
-                lost = (
-                    EPS * raw.gram.diagonal().max()
-                )  # the rounding of the sums, before any subtraction
-                keeps = (
-                    lost * np.linalg.norm(half_inverse) ** 2 < 1e-8 and lost < 1e-6 * fit.rss.min()
-                )
-                if keeps or self.solver == "normal":
-                    return fit
-            except np.linalg.LinAlgError:
-                if self.solver == "normal":
-                    raise np.linalg.LinAlgError(NOT_DEFINITE) from None
-        first = int(self.intercept)
-        factor = triangular_factor(series, len(level), intercept=self.intercept)
-        windows = factor[:, first:] - (factor[:, first:] @ level)[:, None]  # (m, p + h)
-        anchored = np.column_stack([factor[:, :first], project_features(windows, basis)])
-        n_rows = sum(len(z) - len(level) + 1 for z in series)
-        options["size"] = float(np.linalg.norm(factor[:, first:]))
-        return solve_factor(np.linalg.qr(anchored, mode="r"), basis.shape[1], n_rows, **options)
+        return self._keep(fit, self.order - (self.anchor is not None))
 
     def predict(self, windows: ArrayLike) -> np.ndarray:
         """Predict the values after each window, shape (..., order), all at once. Returns shape (..., horizon)."""
@@ -1566,7 +868,7 @@ def simulate(
     -------
     ndarray, shape (n,)
     """
-    coef, n, rng = as_series(coef, name="coef"), as_count(n, "n"), _as_rng(rng)
+    coef, n, rng = as_series(coef, name="coef"), as_count(n, "n"), as_rng(rng)
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"sigma must be a finite number >= 0, got {sigma!r}")
     if not np.isfinite(intercept):
@@ -1706,8 +1008,7 @@ def select_order(
         If the series is too short: fewer than `3 * max_order + 4` values.
     """
     max_order = as_count(max_order, "max_order")
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}, got {criterion!r}")
+    as_choice(criterion, "criterion", CRITERIA)
     if not 0 < holdout < 1:
         raise ValueError(f"holdout must lie between 0 and 1, got {holdout!r}")
     z = as_series(z, min_length=3 * max_order + 4)

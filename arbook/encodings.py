@@ -16,13 +16,12 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, DTypeLike
 
-from .ar import as_count
-from .tokens import as_ids
+from .guards import as_count, as_ids
 
 # %% auto #0
-__all__ = ['as_id_batch', 'bag', 'unbag', 'Collisions', 'collisions', 'windows', 'truncate', 'onehot_matrix', 'decode_onehot',
-           'flatten_columns', 'onehot_gram', 'onehot_sparse', 'position_frequencies', 'as_positions', 'rotary_angles',
-           'sinusoidal_positions', 'rotary_cos_sin', 'rotate']
+__all__ = ['bag', 'unbag', 'Collisions', 'collisions', 'windows', 'truncate', 'onehot_matrix', 'decode_onehot', 'flatten_columns',
+           'onehot_gram', 'onehot_sparse', 'position_frequencies', 'rotary_angles', 'sinusoidal_positions',
+           'rotary_cos_sin', 'rotate']
 
 # %% ../nbs/03_encodings.ipynb #ef0ed1c0
 #| code-fold: true
@@ -483,9 +482,8 @@ def position_frequencies(width: int, *, base: float = 10_000.0) -> torch.Tensor:
 # %% ../nbs/03_encodings.ipynb #1ee9e3aa
 #| code-fold: true
 #| code-summary: Code of the guards
-_N_POSITIONS = (
-    2**31
-)  # further on, the digits of float64 no longer give the angles to those of float32
+# further on, the digits of float64 no longer give the angles to those of float32
+_N_POSITIONS = 2**31
 
 
 def as_positions(positions: int | ArrayLike) -> torch.Tensor:

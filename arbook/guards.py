@@ -65,7 +65,7 @@ def as_number(
     Traceback (most recent call last):
     ValueError: dropout must be at least 0 and below 1, got 1
     """
-    if isinstance(value, (bool, np.bool_, str, bytes)) or getattr(value, "ndim", 0):
+    if isinstance(value, (bool, np.bool_, str, bytes)) or getattr(value, "ndim", False):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
@@ -207,7 +207,7 @@ def guard_of(hint: Any, bounds: Bounds | None = None) -> Guard | None:
         return guard and (lambda value, name: None if value is None else guard(value, name))
     if get_origin(hint) is Literal:
         return lambda value, name: as_choice(value, name, get_args(hint))
-    limits = vars(bounds or Bounds())
+    limits: Any = vars(bounds or Bounds())
     if hint is int:
         return lambda value, name: as_count(value, name, minimum=limits["minimum"])
     if hint is float:
@@ -216,7 +216,7 @@ def guard_of(hint: Any, bounds: Bounds | None = None) -> Guard | None:
 
 
 @cache
-def guards_of(cls: type) -> dict[str, Guard]:
+def guards_of(cls: Any) -> dict[str, Guard]:
     """Return the guard of each field of a class that has one."""
     hints = get_type_hints(cls, include_extras=True)
     found = {name: guard_of(hint) for name, hint in hints.items()}
@@ -249,7 +249,8 @@ class Checked:
 
     def __post_init__(self) -> None:
         # A frozen dataclass has no other door: this is the one place where a field is set again.
-        for name, guard in guards_of(type(self)).items():
+        cls: Any = type(self)
+        for name, guard in guards_of(cls).items():
             object.__setattr__(self, name, guard(getattr(self, name), name))
         self.check()
 

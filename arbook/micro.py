@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .ar import as_number
+from .guards import as_number
 
 # %% auto #0
-__all__ = ['add', 'subtract', 'multiply', 'divide', 'power', 'exp', 'log', 'tanh', 'relu', 'total', 'reshape', 'transpose',
-           'matmul', 'take', 'log_softmax', 'unbroadcast', 'apply', 'gradients', 'Tensor', 'GradientError',
-           'check_gradient', 'sgd_update', 'adam_update', 'Optimizer', 'SGD', 'Adam', 'cross_entropy']
+__all__ = ['apply', 'gradients', 'Tensor', 'GradientError', 'check_gradient', 'Optimizer', 'SGD', 'Adam', 'cross_entropy']
 
 # %% ../nbs/a4_autodiff.ipynb #bf3c02d7
 # The gradient of the loss with respect to an output -> the same with respect to one input.
@@ -252,8 +250,55 @@ def _pull(vjp: VJP, g: np.ndarray, op: str, shape: tuple[int, ...]) -> np.ndarra
         part = unbroadcast(vjp(_as_frozen(g, op)), shape)
     return _as_frozen(part, f"the gradient of {op}")
 
+# %% ../nbs/a4_autodiff.ipynb #9f721b02
+#| code-fold: true
+#| code-summary: Code of the operators
+class _Operators:
+    """What Python's operators mean for tensors: each runs one operation."""
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return apply(take, self, index=index)
+
+    def __add__(self, other: Any) -> Tensor:
+        return apply(add, self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return apply(add, other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return apply(subtract, self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return apply(subtract, other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return apply(multiply, self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return apply(multiply, other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return apply(divide, self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return apply(divide, other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return apply(matmul, self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return apply(matmul, other, self)
+
+    def __neg__(self) -> Tensor:
+        return apply(multiply, self, -1)
+
+    def __pow__(self, exponent: float) -> Tensor:
+        return apply(power, self, exponent=as_number(exponent, "exponent"))
+
 # %% ../nbs/a4_autodiff.ipynb #cd9f9fb7
-class Tensor:
+class Tensor(_Operators):
     """A float64 array that remembers how it was computed.
 
     Parameters
@@ -358,45 +403,6 @@ class Tensor:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError("a tensor cannot be changed in place: gradients may still need its values")
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return apply(take, self, index=index)
-
-    def __add__(self, other: Any) -> Tensor:
-        return apply(add, self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return apply(add, other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return apply(subtract, self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return apply(subtract, other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return apply(multiply, self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return apply(multiply, other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return apply(divide, self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return apply(divide, other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return apply(matmul, self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return apply(matmul, other, self)
-
-    def __neg__(self) -> Tensor:
-        return apply(multiply, self, -1)
-
-    def __pow__(self, exponent: float) -> Tensor:
-        return apply(power, self, exponent=as_number(exponent, "exponent"))
 
     def exp(self) -> Tensor:
         """Return e to the power of each element."""
@@ -524,13 +530,13 @@ def check_gradient(
         exact = np.zeros(leaf.shape) if leaf.grad is None else leaf.grad
         for at in np.ndindex(leaf.shape):
             numeric = _central_difference(f, values, k, at, step, seed)
-            error = abs(exact[at] - numeric) / max(1.0, abs(numeric))
+            error = float(abs(exact[at] - numeric)) / max(1.0, abs(numeric))
             if not error <= tolerance:
                 raise GradientError(
                     f"input {k} at {at}: backward gives {exact[at]:.6g}, central differences {numeric:.6g}"
                 )
             worst = max(worst, error)
-    return float(worst)
+    return worst
 
 
 def _central_difference(
@@ -598,7 +604,7 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        new = []
+        new: list[tuple] = []
         for parameter, state in zip(self.parameters, self._state, strict=True):
             if parameter.grad is None:
                 new.append((parameter.data, *state))
@@ -610,7 +616,7 @@ class Optimizer:
             new.append(self._update(parameter.data, _as_frozen(parameter.grad, "grad"), *state))
         for parameter, (values, *_) in zip(self.parameters, new, strict=True):
             parameter.data = values
-        self._state = [state for _, *state in new]
+        self._state = [tuple(state) for _, *state in new]
 
     def _start(self, zeros: np.ndarray) -> tuple:
         raise NotImplementedError
@@ -704,8 +710,15 @@ class Adam(Optimizer):
         return (zeros, zeros, 0)
 
     def _update(self, theta: np.ndarray, g: np.ndarray, *state: Any) -> tuple:
-        options = {"betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay}
-        return adam_update(theta, g, *state, lr=self.lr, **options)
+        return adam_update(
+            theta,
+            g,
+            *state,
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
 
 # %% ../nbs/a4_autodiff.ipynb #7c7e0343
 def cross_entropy(logits: Tensor, targets: ArrayLike) -> Tensor:

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from .data import stationary_distribution
 from .files import write_atomically
 from .guards import NotFittedError, as_count, as_ids
 from arbook.objective import (
@@ -37,6 +36,7 @@ from arbook.objective import (
     check_targets,
     reduce_losses,
 )
+from .sources import stationary_distribution
 from .tokens import Vocab
 
 # %% auto #0

@@ -5,6 +5,7 @@
 # %% ../nbs/04_objective.ipynb #ca5f2015
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
@@ -32,11 +33,10 @@ from arbook.files import (
 from .guards import as_count, as_ids
 
 # %% auto #0
-__all__ = ['IGNORE', 'REDUCTIONS', 'ROUNDING', 'CHUNK_ELEMENTS', 'conditionals', 'joint_from', 'cross_entropy_gradient',
-           'StreamLoss', 'rows_of', 'SequenceModel', 'LanguageModel', 'read_in_steps', 'causal_check', 'exchanged',
-           'evaluating', 'shifted_pairs', 'as_document', 'autoregressive_loss', 'squared_loss', 'as_logits',
-           'check_targets', 'reduce_losses', 'count_targets', 'effective_choices', 'perplexity', 'compute_perplexity',
-           'sequence_loss', 'linear_cross_entropy', 'fit_one_hot', 'predict_one_hot']
+__all__ = ['IGNORE', 'conditionals', 'joint_from', 'cross_entropy_gradient', 'StreamLoss', 'rows_of', 'SequenceModel',
+           'LanguageModel', 'read_in_steps', 'causal_check', 'shifted_pairs', 'autoregressive_loss', 'squared_loss',
+           'effective_choices', 'perplexity', 'compute_perplexity', 'linear_cross_entropy', 'fit_one_hot',
+           'predict_one_hot']
 
 # %% ../nbs/04_objective.ipynb #b6ae5f33
 def conditionals(joint: ArrayLike) -> list[np.ndarray]:
@@ -219,7 +219,7 @@ def matrices(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables - shared]
 
 
-def can_be_rebuilt(model: nn.Module) -> bool:
+def can_be_rebuilt(model: SequenceModel) -> bool:
     """Return whether a model has a configuration that its constructor takes, so that it can be saved and loaded."""
     try:
         return isinstance(getattr(model, "config", None), _config_class(type(model)))
@@ -234,7 +234,8 @@ def save_model(model: SequenceModel, folder: str | Path) -> None:
         raise TypeError(
             f"a {name} cannot be saved: it needs an attribute config, the dataclass that its constructor takes"
         )
-    record = {"format": model.file_format or name, "version": 1, **asdict(model.config)}
+    config: Any = model.config
+    record = {"format": model.file_format or name, "version": 1, **asdict(config)}
     write_checkpoint(folder, record, model.state_dict())
 
 
@@ -577,12 +578,16 @@ def causal_check(
             moved.append(~same.transpose(0, 1).flatten(1).all(1))  # (T,)
     return torch.stack(moved, dim=1)
 
-
+# %% ../nbs/04_objective.ipynb #1df11a98
+#| code-fold: true
+#| code-summary: Code of its parts
 def exchanged(inputs: Tensor, j: int, vocab_size: int | None = None) -> Tensor:
     """Return other inputs, which differ at position j only: each id is the next one there, each number a larger one."""
     other, column = inputs.clone(), inputs[:, j]
-    floats = inputs.dtype.is_floating_point or vocab_size is None
-    other[:, j] = column + 1 + column.abs() if floats else (column + 1) % vocab_size
+    if inputs.dtype.is_floating_point or vocab_size is None:
+        other[:, j] = column + 1 + column.abs()
+    else:
+        other[:, j] = (column + 1) % vocab_size
     return other
 
 
@@ -637,7 +642,9 @@ def shifted_pairs(docs: Iterable[Sequence[int]], *, pad_id: int = 0) -> tuple[Te
     targets = pad([row[1:] for row in rows], batch_first=True, padding_value=IGNORE)
     return inputs, targets
 
-
+# %% ../nbs/04_objective.ipynb #42c854e0
+#| code-fold: true
+#| code-summary: Code of its parts
 def as_document(doc: Sequence[int]) -> Tensor:
     """Return the ids of one document as int64, (T,), or raise TypeError or ValueError."""
     expected = "docs must hold sequences of integers, one for each document"
@@ -713,6 +720,9 @@ def squared_loss(
 # %% ../nbs/04_objective.ipynb #c20118a3
 #| code-fold: true
 #| code-summary: Code of what losses share
+ROUNDING = 1e-3  # how far above 0 a log-probability may be by rounding
+
+
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -799,9 +809,6 @@ def effective_choices(probs: ArrayLike) -> np.ndarray:
         raise ValueError("probs must hold probabilities that sum to 1 along the last axis")
     logs = np.log(probs, where=probs > 0, out=np.zeros_like(probs))
     return np.exp(-(probs * logs).sum(-1))
-
-
-ROUNDING = 1e-3  # how far above 0 a log-probability may be by rounding
 
 
 def perplexity(losses: ArrayLike, counts: ArrayLike | None = None) -> float:
@@ -910,7 +917,9 @@ def _not_shifted(ids: Tensor, targets: Tensor) -> bool:
     differs = keep[:, :-1] & keep[:, 1:] & (ids[:, 1:] != ids[:, :-1])
     return bool((targets == ids)[keep].all() and differs.any())
 
-
+# %% ../nbs/04_objective.ipynb #281538ee
+#| code-fold: true
+#| code-summary: Code of its parts
 def sequence_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
     """Return the summed loss of a batch, in the model's own way if it has one."""
     if isinstance(model, LanguageModel):
@@ -984,9 +993,6 @@ def _add_gradients(grads, chunk: slice, G: Tensor, h: Tensor, weight: Tensor) ->
         for_weight += G.T @ h
 
 # %% ../nbs/04_objective.ipynb #1b6af6be
-CHUNK_ELEMENTS = 2**24  # logits computed at a time, 64 MB in float32
-
-
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -1038,7 +1044,8 @@ def linear_cross_entropy(
     _check_reduction(reduction)
     if reduction == "mean":
         count_targets(targets, ignore_index)  # raises if there is nothing to average
-    rows, weight, bias = _autocast(rows, weight, bias)
+    rows, weight = _autocast(rows), _autocast(weight)
+    bias = None if bias is None else _autocast(bias)
     with torch.autocast(hidden.device.type, enabled=False):
         if reduction == "none":
             losses = _losses_in_chunks(rows, weight, bias, flat, ignore_index, n)
@@ -1049,6 +1056,9 @@ def linear_cross_entropy(
 # %% ../nbs/04_objective.ipynb #26709134
 #| code-fold: true
 #| code-summary: Code of its parts
+CHUNK_ELEMENTS = 2**24  # logits computed at a time, 64 MB in float32
+
+
 def _output_size(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int:
     for name, x in (("hidden", hidden), ("weight", weight), ("bias", bias)):
         if x is not None and not (isinstance(x, Tensor) and x.dtype.is_floating_point):
@@ -1117,19 +1127,16 @@ def _losses_in_chunks(hidden, weight, bias, targets, ignore_index: int, n: int) 
     chunks = zip(hidden.split(n), targets.split(n), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([losses(h, t) for h, t in chunks])
-    options = {"use_reentrant": False, "preserve_rng_state": False}
-    return torch.cat([checkpoint(losses, h, t, **options) for h, t in chunks])
+    again = functools.partial(checkpoint, losses, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([again(h, t) for h, t in chunks])
 
 
-def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Return tensors in the precision of autocast, if it is on, and without history where no gradient is wanted."""
-    kind = tensors[0].device.type
-    if torch.is_autocast_enabled(kind):
-        low = torch.get_autocast_dtype(kind)  # autocast leaves float64 alone, and so do we
-        tensors = [x if x is None or x.dtype == torch.float64 else x.to(low) for x in tensors]
-    if not torch.is_grad_enabled():
-        tensors = [x if x is None else x.detach() for x in tensors]
-    return list(tensors)
+def _autocast(x: Tensor) -> Tensor:
+    """Return a tensor in the precision of autocast, if it is on, and without history where no gradient is wanted."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(kind))  # autocast leaves float64 alone, and so do we
+    return x if torch.is_grad_enabled() else x.detach()
 
 # %% ../nbs/04_objective.ipynb #9ca74327
 def fit_one_hot(ids: ArrayLike, context: int, vocab_size: int) -> np.ndarray:

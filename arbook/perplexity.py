@@ -31,15 +31,9 @@ from arbook.objective import (
 )
 
 # %% auto #0
-__all__ = ['UNITS', 'PIECE', 'BATCH_TOKENS', 'STRETCH', 'Policy', 'context_sizes', 'ScoreMismatchError', 'Score', 'check_counts',
-           'check_comparable', 'text_pieces', 'overlapping_windows', 'windowed_losses', 'stack_equal', 'carried_losses',
-           'choose_policy', 'known_length', 'stream_losses', 'token_losses', 'score', 'TransformersLM', 'check_causal',
-           'block_error']
+__all__ = ['Policy', 'ScoreMismatchError', 'Score', 'token_losses', 'score', 'TransformersLM', 'block_error']
 
 # %% ../nbs/10_perplexity.ipynb #77854bd1
-UNITS = ("token", "word", "byte")
-
-
 @dataclass(frozen=True)
 class Policy(Checked):
     """What a prediction was allowed to see, and whether the first token of the text was predicted.
@@ -90,6 +84,13 @@ class Policy(Checked):
                 f"stride must be at most context_length = {T}, or tokens are left out; got {stride}"
             )
 
+    @property
+    def window(self) -> tuple[int, int]:
+        """T and the stride; ValueError if the text is not read in windows."""
+        if self.context_length is None or self.stride is None:
+            raise ValueError("there are no windows without a context_length")
+        return self.context_length, self.stride
+
     def __str__(self) -> str:
         T, stride = self.context_length, self.stride
         first = "the first token is not scored"
@@ -110,8 +111,10 @@ def context_sizes(n: int, policy: Policy) -> np.ndarray:
     [1, 2, 3, 4, 3, 4, 3, 4, 3]
     """
     j = np.arange(as_count(n, "n"))
-    T, stride = policy.context_length, policy.stride
-    return j + 1 if T is None else np.where(j < T, j + 1, T - stride + 1 + (j - T) % stride)
+    if policy.context_length is None:
+        return j + 1
+    T, stride = policy.window
+    return np.where(j < T, j + 1, T - stride + 1 + (j - T) % stride)
 
 # %% ../nbs/10_perplexity.ipynb #5d637de9
 class ScoreMismatchError(ValueError):
@@ -258,6 +261,9 @@ class Score:
 # %% ../nbs/10_perplexity.ipynb #855b9609
 #| code-fold: true
 #| code-summary: Code of the two checks
+UNITS = ("token", "word", "byte")
+
+
 def check_counts(n_tokens: int | None, n_bytes: int | None, n_words: int | None) -> None:
     """Raise TypeError or ValueError if the counts of a text contradict each other."""
     for name, n in (("n_bytes", n_bytes), ("n_words", n_words)):
@@ -356,7 +362,7 @@ def windowed_losses(
     model: LanguageModel, pieces: Iterable[np.ndarray], policy: Policy, batch_size: int | None
 ) -> Iterator[np.ndarray]:
     """Yield the losses of all tokens in order, predicted from windows."""
-    T, stride = policy.context_length, policy.stride
+    T, stride = policy.window
     if batch_size is None:
         n_tokens = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "gpu"]
         batch_size = max(1, min(n_tokens, CHUNK_ELEMENTS // model.vocab_size) // T)
@@ -405,7 +411,7 @@ def choose_policy(
     context_length: int | None = None,
     stride: int | None = None,
     start_id: int | None = None,
-    start_in: str = "text",
+    start_in: Literal["text", "window"] = "text",
 ) -> Policy:
     """Return a policy for a model: windows of all that it can read if not told otherwise, or a carried state."""
     if not isinstance(model, LanguageModel):
@@ -414,9 +420,9 @@ def choose_policy(
             "makes one of a model of the transformers library"
         )
     limit, V = model.context_length, model.vocab_size
-    policy = Policy(limit if context_length is None else context_length, stride, start_id, start_in)
-    T = policy.context_length
-    if limit is not None and T > limit:
+    T = limit if context_length is None else context_length
+    policy = Policy(T, stride, start_id, start_in)
+    if limit is not None and policy.window[0] > limit:
         raise ValueError(
             f"context_length must be at most {limit}, which is what the model reads; got {T}"
         )
@@ -428,7 +434,7 @@ def choose_policy(
 def known_length(ids: Any, start_id: int | None) -> int | None:
     """Return how many tokens of a text will be predicted, or None if that is not known before it is read."""
     shape = getattr(ids, "shape", (len(ids),) if isinstance(ids, (list, tuple)) else ())
-    return shape[0] - (start_id is None) if len(shape) == 1 else None
+    return int(*shape) - (start_id is None) if len(shape) == 1 else None
 
 
 def stream_losses(
@@ -493,7 +499,7 @@ def score(
     context_length: int | None = None,
     stride: int | None = None,
     start_id: int | None = None,
-    start_in: str = "text",
+    start_in: Literal["text", "window"] = "text",
     n_bytes: int | None = None,
     n_words: int | None = None,
     batch_size: int | None = None,
@@ -530,6 +536,7 @@ def score(
 
     Examples
     --------
+    >>> from arbook.ngram import NGramLM
     >>> model = NGramLM(1, vocab_size=2, smoothing="mle").fit([0, 1])
     >>> score(model, [0, 1, 1, 0]).perplexity
     2.0
@@ -542,7 +549,7 @@ def score(
 
     def noted(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for piece in pieces:
-            digest.update(piece)
+            digest.update(piece.data)
             yield piece
 
     pieces = noted(text_pieces(ids, model.vocab_size))
@@ -574,7 +581,7 @@ class TransformersLM(LanguageModel):
 
     def __init__(self, model: nn.Module, *, context_length: int | None = None):
         super().__init__()
-        config = getattr(model, "config", None)
+        config: Any = getattr(model, "config", None)
         if not isinstance(model, nn.Module) or not hasattr(config, "vocab_size"):
             raise TypeError(
                 f"model must be a causal language model of transformers, got {type(model).__name__}"
@@ -592,7 +599,9 @@ class TransformersLM(LanguageModel):
         ids = as_token_ids(ids, self.vocab_size, self.context_length)
         return self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
-
+# %% ../nbs/10_perplexity.ipynb #69af5995
+#| code-fold: true
+#| code-summary: Code of its parts
 def check_causal(model: LanguageModel) -> None:
     """Raise ValueError if changing the last of a few tokens changes a prediction before it."""
     n = min(4, model.context_length or 4)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 try:
     import matplotlib.pyplot as plt
@@ -20,16 +21,18 @@ except ImportError as error:
 import numpy as np
 
 # %% auto #0
-__all__ = ['DATA', 'MODEL', 'FORECAST', 'BASELINE', 'CYCLE', 'use_style', 'axes', 'fan', 'next_token_figure', 'matrix']
+__all__ = ['DATA', 'MODEL', 'FORECAST', 'BASELINE', 'use_style', 'axes', 'fan', 'next_token_figure', 'matrix']
 
 # %% ../nbs/a2_plots.ipynb #a92acca7
 DATA = "#000000"
 MODEL = "#0072B2"
 FORECAST = "#D55E00"
 BASELINE = "#767676"
+
+# %% ../nbs/a2_plots.ipynb #03061b60
 CYCLE = (MODEL, FORECAST, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", BASELINE)
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "figure.figsize": (6.5, 3),
     "figure.constrained_layout.use": True,
     "figure.facecolor": "none",
@@ -52,10 +55,10 @@ _STYLE = {
     "image.cmap": "cividis",
 }
 
-
+# %% ../nbs/a2_plots.ipynb #c9751482
 def use_style() -> None:
     """Make matplotlib draw in the book's style; in a notebook, as SVG. Call it once, at the top of a page."""
-    plt.rcParams.update(_STYLE)
+    plt.style.use(_STYLE)
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 

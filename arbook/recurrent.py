@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -34,17 +34,11 @@ from arbook.objective import (
 )
 
 # %% auto #0
-__all__ = ['State', 'Cell', 'LAYERS', 'Share', 'CellWeights', 'check_layer', 'unroll', 'linear_cell', 'input_gradients',
-           'rnn_cell', 'lstm_cell', 'gru_cell', 'LSTMConfig', 'check_state', 'HiddenLM', 'LSTMLM', 'run_layer',
-           'initialise', 'stream_batches', 'per_position_loss', 'WindowConfig', 'WindowLM', 'free_running_inputs',
-           'free_running_loss', 'sequential_depth', 'state_bytes', 'locked_dropout', 'embedding_dropout',
-           'should_average', 'cache_probabilities', 'mix_with_cache', 'CacheState', 'NeuralCache']
+__all__ = ['CellWeights', 'unroll', 'rnn_cell', 'lstm_cell', 'gru_cell', 'LSTMConfig', 'HiddenLM', 'LSTMLM', 'stream_batches',
+           'per_position_loss', 'WindowConfig', 'WindowLM', 'free_running_inputs', 'free_running_loss',
+           'locked_dropout', 'embedding_dropout', 'should_average', 'NeuralCache']
 
 # %% ../nbs/06_recurrent.ipynb #37119996
-State = tuple[Tensor, ...]  # what a cell carries along: (h,), or (h, c) for the LSTM; each (B, R)
-Cell = Callable[[Tensor, State, "CellWeights"], State]
-
-
 class CellWeights(NamedTuple):
     """The parameters of a recurrent cell with R units and C inputs, in the order of `torch.nn`.
 
@@ -66,18 +60,6 @@ class CellWeights(NamedTuple):
 
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _MODES = ("RNN_TANH", "GRU", "LSTM")
-
-
-def check_layer(layer: nn.RNNBase) -> None:
-    """Raise unless a layer of `torch.nn` computes what the cells of this chapter compute."""
-    if not isinstance(layer, nn.RNNBase):
-        raise TypeError(f"layer must be an nn.RNN, nn.GRU or nn.LSTM, got {type(layer).__name__}")
-    plain = layer.num_layers == 1 and not layer.bidirectional and not layer.proj_size
-    if not (plain and layer.bias and layer.mode in _MODES):
-        raise ValueError(
-            "layer must be a single one, in one direction, with biases, without a projection, and if an "
-            f"nn.RNN, with tanh; got {layer}"
-        )
 
 
 def unroll(cell: Cell, x: Tensor, state: State, weights: CellWeights) -> tuple[Tensor, State]:
@@ -114,6 +96,26 @@ def unroll(cell: Cell, x: Tensor, state: State, weights: CellWeights) -> tuple[T
         state = cell(x_t, state, weights)
         outputs.append(state[0])
     return torch.stack(outputs, dim=1), state
+
+# %% ../nbs/06_recurrent.ipynb #a92e2e2b
+#| code-fold: true
+#| code-summary: Code of its parts
+State = tuple[Tensor, ...]  # what a cell carries along: (h,), or (h, c) for the LSTM; each (B, R)
+
+
+Cell = Callable[[Tensor, State, "CellWeights"], State]
+
+
+def check_layer(layer: nn.RNNBase) -> None:
+    """Raise unless a layer of `torch.nn` computes what the cells of this chapter compute."""
+    if not isinstance(layer, nn.RNNBase):
+        raise TypeError(f"layer must be an nn.RNN, nn.GRU or nn.LSTM, got {type(layer).__name__}")
+    plain = layer.num_layers == 1 and not layer.bidirectional and not layer.proj_size
+    if not (plain and layer.bias and layer.mode in _MODES):
+        raise ValueError(
+            "layer must be a single one, in one direction, with biases, without a projection, and if an "
+            f"nn.RNN, with tanh; got {layer}"
+        )
 
 # %% ../nbs/06_recurrent.ipynb #42085fdf
 def linear_cell(x: Tensor, state: State, weights: CellWeights) -> State:
@@ -219,10 +221,6 @@ def gru_cell(x: Tensor, state: State, weights: CellWeights) -> State:
     return (z * h + (1 - z) * n,)
 
 # %% ../nbs/06_recurrent.ipynb #2a1ae22d
-LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-Share = Annotated[float, Bounds(minimum=0, below=1)]
-
-
 @dataclass(frozen=True)
 class LSTMConfig(Checked):
     """All choices of a recurrent language model.
@@ -335,6 +333,14 @@ class LSTMConfig(Checked):
         tables = self.n_embd if self.tied else self.n_embd + self.n_hidden
         return layers + self.vocab_size * (tables + 1)
 
+# %% ../nbs/06_recurrent.ipynb #80697ad2
+#| code-fold: true
+#| code-summary: Code of its parts
+LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+Share = Annotated[float, Bounds(minimum=0, below=1)]
+
 # %% ../nbs/06_recurrent.ipynb #783e6ff1
 #| code-fold: true
 #| code-summary: Code of the guards
@@ -429,8 +435,15 @@ class HiddenLM(LanguageModel):
         return StreamLoss(loss, hidden.new_zeros(()), detach_state(state))
 
     def _loss(self, hidden: Tensor, targets: Tensor, reduction: str, ignore_index: int) -> Tensor:
-        options = {"bias": self.head.bias, "reduction": reduction, "ignore_index": ignore_index}
-        return linear_cross_entropy(hidden, self.head.weight, targets, **options)
+        head = self.head
+        return linear_cross_entropy(
+            hidden,
+            head.weight,
+            targets,
+            bias=head.bias,
+            reduction=reduction,
+            ignore_index=ignore_index,
+        )
 
 # %% ../nbs/06_recurrent.ipynb #da57a969
 class LSTMLM(HiddenLM):
@@ -536,7 +549,8 @@ class LSTMLM(HiddenLM):
         dtype = None if mixed else self.head.weight.dtype
         check_state(state, shapes, 2 if c.cell == "lstm" else 1, dtype)
         x, new = self._dropout(self._embed(ids), c.input_dropout), []  # (B, t, C)
-        for i, (layer, before) in enumerate(zip(self.layers, state, strict=True)):
+        layers = cast("Sequence[nn.RNNBase]", self.layers)
+        for i, (layer, before) in enumerate(zip(layers, state, strict=True)):
             last = i == c.n_layer - 1
             raw, after = run_layer(layer, x, before, c.weight_drop if self.training else 0.0)
             x = self._dropout(raw, c.output_dropout if last else c.hidden_dropout)  # (B, t, R)
@@ -588,11 +602,11 @@ def run_layer(
     if torch.is_autocast_enabled(where):
         kind = next(kind for kind in LAYERS.values() if isinstance(layer, kind))
         if not _autocast_runs(kind, where, torch.get_autocast_dtype(where), grad):
-            own = layer.weight_hh_l0.dtype
+            own = CellWeights.of(layer).w_hh.dtype
             with torch.autocast(where, enabled=False):
                 return run_layer(layer, x.to(own), tuple(s.to(own) for s in state), weight_drop)
-    lifted = [part[None] for part in state]  # (1, B, R)
-    lifted = tuple(lifted) if len(lifted) > 1 else lifted[0]
+    parts = tuple(part[None] for part in state)  # (1, B, R) each
+    lifted = parts if len(parts) > 1 else parts[0]
     if weight_drop:
         weights = _dropped_weights(layer, weight_drop)
         options = (True, 1, 0.0, layer.training, False, True)  # biases, layers, ..., batch first
@@ -604,12 +618,18 @@ def run_layer(
 
 
 # What the forward methods of nn.LSTM, nn.GRU and nn.RNN call, with weights as an argument.
-_FUNCTIONS = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN_TANH": torch.rnn_tanh}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "LSTM": torch.lstm,
+    "GRU": torch.gru,
+    "RNN_TANH": torch.rnn_tanh,
+}
 
 
 @torch.compiler.assume_constant_result
 @functools.cache
-def _autocast_runs(kind: type[nn.RNNBase], where: str, dtype: torch.dtype, grad: bool) -> bool:
+def _autocast_runs(
+    kind: Callable[..., nn.RNNBase], where: str, dtype: torch.dtype, grad: bool
+) -> bool:
     """Try once whether this machine runs a kind of layer in the precision of autocast, by one of a single unit.
 
     PyTorch raises for an LSTM on a processor without instructions for it, and takes float16 for bfloat16 on a GPU.
@@ -643,13 +663,13 @@ def initialise(model: LSTMLM, generator: torch.Generator | None = None) -> None:
             bound = config.init_range or 0.1
             table.uniform_(-bound, bound, generator=generator)
         model.head.bias.zero_()
-        for layer in model.layers:
+        for layer in cast("Sequence[nn.RNNBase]", model.layers):
             bound = config.init_range or layer.hidden_size**-0.5
             for weight in CellWeights.of(layer):
                 weight.uniform_(-bound, bound, generator=generator)
             if config.cell != "rnn":  # the second gate: forget in the LSTM, update in the GRU
                 R = layer.hidden_size
-                layer.bias_ih_l0[R : 2 * R] += config.forget_bias
+                CellWeights.of(layer).b_ih[R : 2 * R] += config.forget_bias
 
 # %% ../nbs/06_recurrent.ipynb #971b7c06
 def stream_batches(
@@ -934,7 +954,8 @@ def sequential_depth(output: Tensor, operation: str) -> int:
     """
     if output.grad_fn is None:
         raise ValueError("output must have been computed with gradients; it has no recorded graph")
-    longest, open_nodes = {}, [output.grad_fn]
+    longest: dict[Any, int] = {}
+    open_nodes = [output.grad_fn]
     while open_nodes:
         node = open_nodes[-1]
         inputs = [before for before, _ in node.next_functions if before is not None]
@@ -1069,14 +1090,6 @@ def mix_with_cache(log_p: Tensor, cached: Tensor, lam: float) -> Tensor:
     return mixed.where(possible.any(-1, keepdim=True), log_p)
 
 # %% ../nbs/06_recurrent.ipynb #f0790f4a
-class CacheState(NamedTuple):
-    """What a `NeuralCache` carries along: the state of its model, and the last hidden vectors and tokens."""
-
-    model: Any
-    keys: Tensor  # (B, n, R), with n at most `size`
-    tokens: Tensor  # (B, n)
-
-
 class NeuralCache(LanguageModel):
     """A trained model that also looks up what followed similar hidden vectors.
 
@@ -1099,9 +1112,7 @@ class NeuralCache(LanguageModel):
     Grave, Joulin, Usunier, Improving neural language models with a continuous cache, 2017.
     """
 
-    def __init__(
-        self, model: LanguageModel, *, size: int = 500, theta: float = 0.3, lam: float = 0.1
-    ):
+    def __init__(self, model: HiddenLM, *, size: int = 500, theta: float = 0.3, lam: float = 0.1):
         super().__init__()
         if not (
             isinstance(model, LanguageModel) and hasattr(model, "read") and hasattr(model, "head")
@@ -1109,8 +1120,8 @@ class NeuralCache(LanguageModel):
             raise TypeError(
                 f"model must be a HiddenLM, or have read and head; got {type(model).__name__}"
             )
-        self.model, self.vocab_size = model, model.vocab_size
-        self.context_length = model.context_length
+        self.model: HiddenLM = model
+        self.vocab_size, self.context_length = model.vocab_size, model.context_length
         self.size, self.theta = as_count(size, "size"), as_number(theta, "theta", minimum=0)
         self.lam = as_number(lam, "lam", minimum=0, below=1)
 
@@ -1138,13 +1149,23 @@ class NeuralCache(LanguageModel):
         keys = torch.cat([state.keys, hidden], dim=1)  # (B, n + t, R)
         tokens = torch.cat([state.tokens, ids.long()], dim=1)  # (B, n + t)
         if self.lam:
-            options = {"size": self.size, "theta": self.theta, "vocab_size": self.vocab_size}
-            log_p = mix_with_cache(
-                log_p, cache_probabilities(hidden, keys, tokens, **options), self.lam
+            cached = cache_probabilities(
+                hidden, keys, tokens, size=self.size, theta=self.theta, vocab_size=self.vocab_size
             )
+            log_p = mix_with_cache(log_p, cached, self.lam)
         return log_p, CacheState(inner, keys[:, -self.size :], tokens[:, -self.size :])
 
     def select(self, state: CacheState, rows: Tensor) -> CacheState | None:
         """Return the state of some rows of the batch, if the model that is cached can tell it."""
         inner = self.model.select(state.model, rows)
         return None if inner is None else CacheState(inner, state.keys[rows], state.tokens[rows])
+
+# %% ../nbs/06_recurrent.ipynb #bc3cf7e8
+#| code-fold: true
+#| code-summary: Code of its parts
+class CacheState(NamedTuple):
+    """What a `NeuralCache` carries along: the state of its model, and the last hidden vectors and tokens."""
+
+    model: Any
+    keys: Tensor  # (B, n, R), with n at most `size`
+    tokens: Tensor  # (B, n)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import unicodedata
@@ -14,24 +13,26 @@ from abc import ABC, abstractmethod
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from threading import Thread
-from typing import Any, BinaryIO, Self
-from uuid import uuid4
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as _RustTokenizer
 
-from .ar import as_count
+from .files import naming_file as naming_file
+from .files import open_atomically as open_atomically
+from .files import write_atomically as write_atomically
+from .guards import as_choice, as_count
+from .guards import as_ids as as_ids
+from .guards import as_text as as_text
 
 # %% auto #0
-__all__ = ['FORMAT', 'SPLITS', 'BYTE_CHARS', 'make_pairs', 'Corpus', 'Vocab', 'as_text', 'as_ids', 'ids_from_slots',
-           'slots_from_ids', 'Tokenizer', 'as_special', 'naming_file', 'open_atomically', 'write_atomically',
-           'read_record', 'WordTokenizer', 'CharTokenizer', 'BPETokenizer']
+__all__ = ['SPLITS', 'BYTE_CHARS', 'make_pairs', 'Corpus', 'Vocab', 'ids_from_slots', 'slots_from_ids', 'Tokenizer',
+           'WordTokenizer', 'CharTokenizer', 'BPETokenizer']
 
 # %% ../nbs/02_tokens.ipynb #b7d3ec48
 def make_pairs(tokens: Sequence) -> list[tuple[list, Any]]:
@@ -177,9 +178,8 @@ class Vocab:
             raise ValueError("ids must name at least one token")
         checked = {t: as_count(i, f"the id of {t!r}", minimum=0) for t, i in ids.items()}
         largest = max(checked.values())
-        if largest >= max(
-            2**20, 64 * len(checked)
-        ):  # a damaged file would fill the memory with gaps
+        # a damaged file would fill the memory with gaps
+        if largest >= max(2**20, 64 * len(checked)):
             raise ValueError(f"the id {largest} is out of proportion to {len(checked)} tokens")
         tokens: list[str | None] = [None] * (largest + 1)
         for token, i in checked.items():
@@ -215,72 +215,17 @@ class Vocab:
     def token(self, id: int) -> str:
         """Return the token of an id, or raise ValueError if it has none."""
         (i,) = as_ids([id], len(self), name="id")
-        if self.tokens[i] is None:
+        token = self.tokens[i]
+        if token is None:
             raise ValueError(f"the id {i} has no token in this vocabulary")
-        return self.tokens[i]
+        return token
 
-# %% ../nbs/02_tokens.ipynb #0c83ef98
-#| code-fold: true
-#| code-summary: Code of the two guards
-def as_text(text: str, name: str = "text") -> str:
-    """Return `text`, or raise: TypeError if it is not a string, ValueError if it is not valid Unicode."""
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be a string, got {text!r:.60} of type {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{name} holds half a character at position {error.start}: the surrogate "
-            f"{text[error.start]!r} has no UTF-8 form; decode its source with errors='replace'"
-        ) from None
-    return text
-
-
-def as_ids(ids: ArrayLike, vocab_size: int, *, name: str = "ids", first: int = 0) -> np.ndarray:
-    """Return token ids as an int64 array, after checking that each is an integer in the vocabulary.
-
-    Parameters
-    ----------
-    ids : array_like of int, shape (T,)
-    vocab_size : int
-        V: the ids run from `first` to `first` + V - 1.
-    name : str
-        What to call them in an error.
-    first : int
-        0, or 1 for the slots of the lectures.
-
-    Raises
-    ------
-    TypeError
-        If they are not integers; for text the message says what to do.
-    ValueError
-        If they are not one-dimensional, or one is out of range.
-    """
-    last = first + as_count(vocab_size, "vocab_size") - 1
-    try:
-        array = np.asarray(ids)
-    except ValueError:
-        raise ValueError(f"{name} must be one-dimensional, got a ragged sequence") from None
-    if array.dtype.kind in "US":
-        raise TypeError(
-            f"{name} must be integers, got text: {ids!r:.60}; words are not numbers, encode them first"
-        )
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, got shape {array.shape}")
-    wrong = (
-        [v for v in array.tolist() if type(v) is not int] if array.dtype.kind not in "iu" else []
-    )
-    if wrong:
-        raise TypeError(
-            f"{name} must be integers, got {wrong[0]!r} of type {type(wrong[0]).__name__}"
-        )
-    if isinstance(ids, (list, tuple)) and not {bool, np.bool_}.isdisjoint(map(type, ids)):
-        raise TypeError(f"{name} must be integers, got a bool among them")  # to NumPy, True is 1
-    outside = (array < first) | (array > last)
-    if outside.any():
-        at = int(np.argmax(outside))
-        raise ValueError(f"{name}[{at}] is {array[at]}; it must be between {first} and {last}")
-    return array.astype(np.int64)
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """Return the tokens of ids from 0 to V - 1, or raise ValueError if one of them has none."""
+        tokens = [self.tokens[i] for i in ids]
+        if None in tokens:
+            self.token(ids[tokens.index(None)])  # raises
+        return cast(list[str], tokens)
 
 # %% ../nbs/02_tokens.ipynb #52451864
 def ids_from_slots(slots: ArrayLike, vocab_size: int) -> np.ndarray:
@@ -310,7 +255,7 @@ class Tokenizer(ABC):
 
     reads_space = True
 
-    def __init__(self, vocab: Vocab, special_tokens: Sequence[str] = ()):
+    def __init__(self, vocab: Vocab | None, special_tokens: Sequence[str] = ()):
         if not isinstance(vocab, Vocab):
             raise TypeError(
                 f"vocab must be a Vocab, got {type(vocab).__name__}; {type(self).__name__}.train(text) "
@@ -359,17 +304,13 @@ class Tokenizer(ABC):
 
     def encode_array(self, text: str, *, allowed_special: Collection[str] | str = ()) -> np.ndarray:
         """Turn a text into an int64 array of token ids, shape (T,); otherwise like `encode`."""
-        text, allowed = as_text(text), self._allowed(allowed_special)
+        text, allowed = as_text(text), chosen_special(allowed_special, self.special_tokens)
         if not allowed:
             return np.asarray(self._encode(text), dtype=np.int64)
         ids = array("q")  # int64, and grows like a list
-        longest_first = sorted(allowed, key=len, reverse=True)
-        for i, part in enumerate(re.split(f"({'|'.join(map(re.escape, longest_first))})", text)):
-            found = [self.vocab.ids[part]] if i % 2 else self._encode(part)
-            if isinstance(found, np.ndarray):
-                ids.frombytes(found.astype(np.int64).tobytes())
-            else:
-                ids.extend(found)
+        for part, special in cut_out(text, allowed):
+            found = [self.vocab.ids[part]] if special else self._encode(part)
+            ids.frombytes(np.asarray(found, dtype=np.int64).tobytes())
         return np.array(ids, dtype=np.int64)
 
     def first_end(self, text: str) -> int:
@@ -419,14 +360,11 @@ class Tokenizer(ABC):
             If the file is not a tokenizer of this class, or is damaged.
         """
         record = read_record(path)
-        kinds = {kind.__name__: kind for kind in Tokenizer.__subclasses__()}
-        found = str(record.get("class"))
-        if found not in kinds or cls not in (Tokenizer, kinds[found]):
-            raise ValueError(f"{path} holds a {found!r}, not a {cls.__name__}")
+        kind = kind_of(record, cls, path)
         try:
-            return kinds[found]._from_record(record)
+            return kind._from_record(record)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not hold a valid {found}: {error!r}") from error
+            raise ValueError(f"{path} does not hold a valid {kind.__name__}: {error!r}") from error
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._record() == other._record()
@@ -436,21 +374,6 @@ class Tokenizer(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab_size={self.vocab_size})"
-
-    def _allowed(self, allowed: Collection[str] | str) -> set[str]:
-        if isinstance(allowed, Set):
-            allowed = tuple(allowed)  # here the order means nothing
-        names = self.special_tokens if allowed == "all" else as_special(allowed)
-        for name in names:
-            if name not in self.special_tokens:
-                raise ValueError(f"{name!r} is not one of the special tokens {self.special_tokens}")
-        return set(names)
-
-    def _tokens(self, ids: list[int]) -> list[str]:
-        tokens = [self.vocab.tokens[i] for i in ids]
-        if None in tokens:
-            self.vocab.token(ids[tokens.index(None)])  # raises
-        return tokens
 
     @abstractmethod
     def _encode(self, text: str) -> list[int] | np.ndarray: ...
@@ -469,9 +392,10 @@ class Tokenizer(ABC):
 #| code-fold: true
 #| code-summary: Code of its helpers
 FORMAT = "arbook.tokens"
+AnyTokenizer = TypeVar("AnyTokenizer", bound="Tokenizer")
 
 
-def as_special(tokens: Sequence[str], unk: str | None = None) -> tuple[str, ...]:
+def as_special(tokens: Collection[str], unk: str | None = None) -> tuple[str, ...]:
     """Return the names of special tokens and `unk`, after checking that they are different, non-empty strings.
 
     A set is refused: its order, and so the ids, would change from run to run.
@@ -490,61 +414,23 @@ def as_special(tokens: Sequence[str], unk: str | None = None) -> tuple[str, ...]
     return names
 
 
-@contextmanager
-def naming_file(path: str | Path) -> Iterator[None]:
-    """Put the name of a file into an OSError that has none, such as that of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
+def chosen_special(chosen: Collection[str] | str, special_tokens: tuple[str, ...]) -> set[str]:
+    """Return those special tokens that are chosen by name, or all of them, or raise ValueError."""
+    if isinstance(chosen, Set):
+        chosen = tuple(chosen)  # here the order means nothing
+    names = special_tokens if chosen == "all" else as_special(chosen)
+    for name in names:
+        if name not in special_tokens:
+            raise ValueError(f"{name!r} is not one of the special tokens {special_tokens}")
+    return set(names)
 
 
-@contextmanager
-def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a new file to write bytes to; when the block ends without an error, and not before, it replaces the old one.
-
-    For what is too large to be in memory at once; `write_atomically` is for the rest.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with naming_file(path), open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
-            error.filename, error.filename2 = str(path), None  # the name that the caller knows
-        raise
-
-
-def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, then rename it: all of it is there afterwards, or what was there before.
-
-    Parameters
-    ----------
-    path : str or Path
-        In a folder that exists. Of several writers at once, the last one wins.
-    content : str or bytes
-        A string is written as UTF-8, its line endings unchanged.
-
-    Raises
-    ------
-    TypeError
-        If `content` is neither.
-    OSError
-        If the file cannot be written; nothing is left of it.
-    """
-    if not isinstance(content, (str, bytes)):
-        raise TypeError(f"content must be str or bytes, got {type(content).__name__}")
-    content = content.encode() if isinstance(content, str) else content
-    with open_atomically(path) as file:
-        file.write(content)
+def cut_out(text: str, special: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a text in order, each with whether it is one of some special tokens; the longest wins."""
+    longest_first = sorted(special, key=len, reverse=True)
+    pattern = f"({'|'.join(map(re.escape, longest_first))})"
+    for i, part in enumerate(re.split(pattern, text)):
+        yield part, i % 2 == 1
 
 
 def read_record(path: str | Path) -> dict:
@@ -561,6 +447,15 @@ def read_record(path: str | Path) -> dict:
             f"{path} has version {record.get('version')!r}; this library reads up to version {newest}"
         )
     return record
+
+
+def kind_of(record: dict, wanted: type[AnyTokenizer], path: str | Path) -> type[AnyTokenizer]:
+    """Return the class of the tokenizer in a record, or raise ValueError if it is not of the wanted one."""
+    kinds = {kind.__name__: kind for kind in Tokenizer.__subclasses__()}
+    found = str(record.get("class"))
+    if not (kind := kinds.get(found)) or not issubclass(kind, wanted):
+        raise ValueError(f"{path} holds a {found!r}, not a {wanted.__name__}")
+    return kind
 
 # %% ../nbs/02_tokens.ipynb #caad6954
 def _extenders() -> str:
@@ -620,8 +515,7 @@ class WordTokenizer(Tokenizer):
         unk: str | None = "<unk>",
         special_tokens: Sequence[str] = (),
     ):
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        as_choice(split, "split", SPLITS)
         super().__init__(vocab, as_special(special_tokens, unk))
         self.split, self.unk, self.reads_space = split, unk, split == "lossless"
         self._pattern, self._space = (SPLITS if self._version == 2 else _OLD_SPLITS)[split]
@@ -653,8 +547,7 @@ class WordTokenizer(Tokenizer):
             As in the constructor. A special token that occurs as a word of the text gets one id, as a special token.
         """
         special = as_special(special_tokens, unk)
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        as_choice(split, "split", SPLITS)
         counts = Counter(SPLITS[split][0].findall(as_text(text)))
         least = as_count(min_count, "min_count")
         words = [word for word, n in counts.items() if n >= least and word not in special]
@@ -683,10 +576,10 @@ class WordTokenizer(Tokenizer):
         ids = [self._ordinary.get(word, unk) for word in words]
         if unk is None and None in ids:
             raise ValueError(f"the word {words[ids.index(None)]!r} is not in the vocabulary")
-        return ids
+        return cast(list[int], ids)
 
     def _decode(self, ids: list[int]) -> str:
-        return self._space.join(self._tokens(ids))
+        return self._space.join(self.vocab.spell(ids))
 
     def _record(self) -> dict:
         return {
@@ -702,7 +595,7 @@ class WordTokenizer(Tokenizer):
         options = {name: record[name] for name in ("split", "unk", "special_tokens")}
         tokenizer = cls.__new__(cls)
         tokenizer._version = record["version"]  # before the rules are chosen
-        tokenizer.__init__(Vocab(record["vocab"]), **options)
+        cls.__init__(tokenizer, Vocab(record["vocab"]), **options)
         return tokenizer
 
 # %% ../nbs/02_tokens.ipynb #b77ba095
@@ -754,10 +647,10 @@ class CharTokenizer(Tokenizer):
         if unk is None and None in ids:
             at = ids.index(None)
             raise ValueError(f"text[{at}] is {text[at]!r}, which is not in the vocabulary")
-        return ids
+        return cast(list[int], ids)
 
     def _decode(self, ids: list[int]) -> str:
-        return "".join(self._tokens(ids))
+        return "".join(self.vocab.spell(ids))
 
     def _record(self) -> dict:
         return {

@@ -5,23 +5,28 @@
 # %% ../nbs/07_transformer.ipynb #b695423f
 from __future__ import annotations
 
-import difflib
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from .ar import as_count, as_number
 from .encodings import rotary_cos_sin, rotate
+from arbook.files import (
+    CHECKPOINT_FILES,
+    CheckpointError,
+    check_weights,
+    find_checkpoint,
+    read_json,
+    read_weights,
+    write_checkpoint,
+)
+from .guards import Bounds, Checked, Count, as_choice, as_count
 from arbook.objective import (
     IGNORE,
     LanguageModel,
@@ -30,15 +35,11 @@ from arbook.objective import (
     holds_integers,
     linear_cross_entropy,
 )
-from .tokens import write_atomically
 
 # %% auto #0
-__all__ = ['POSITIONS', 'NORMS', 'ACTIVATIONS', 'GPT2_SIZES', 'FORMAT', 'CHECKPOINT_FILES', 'causal_mask', 'attention_weights',
-           'causal_attention', 'KVCache', 'gelu', 'relu2', 'swiglu', 'GPTConfig', 'SelfAttention', 'MLP', 'Block',
-           'RMSNorm', 'make_norm', 'GPT', 'parameter_counts', 'linear_size', 'forward_flops', 'crop', 'attention_maps',
-           'CheckpointError', 'CheckpointNotFoundError', 'to_gpt2_state_dict', 'from_gpt2_state_dict',
-           'check_gpt2_layout', 'to_gpt2_config', 'from_gpt2_config', 'load_gpt2', 'build_model', 'find_checkpoint',
-           'read_json', 'read_weights', 'write_checkpoint', 'export_gpt2', 'save_checkpoint', 'load_checkpoint']
+__all__ = ['causal_mask', 'attention_weights', 'causal_attention', 'KVCache', 'gelu', 'relu2', 'swiglu', 'GPTConfig',
+           'SelfAttention', 'MLP', 'Block', 'GPT', 'parameter_counts', 'forward_flops', 'crop', 'attention_maps',
+           'to_gpt2_state_dict', 'from_gpt2_state_dict']
 
 # %% ../nbs/07_transformer.ipynb #e9a214be
 def causal_mask(n_queries: int, n_keys: int, *, device: torch.device | str | None = None) -> Tensor:
@@ -155,16 +156,11 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ):
-        sizes = {
-            "n_layer": n_layer,
-            "batch_size": batch_size,
-            "n_kv_head": n_kv_head,
-            "context_length": context_length,
-            "head_dim": head_dim,
-        }
+        names = ("n_layer", "batch_size", "n_kv_head", "context_length", "head_dim")
+        sizes = (n_layer, batch_size, n_kv_head, context_length, head_dim)
         if not dtype.is_floating_point:
             raise TypeError(f"dtype must be a type of floats, got {dtype}")
-        shape = [as_count(size, name) for name, size in sizes.items()]
+        shape = [as_count(size, name) for size, name in zip(sizes, names, strict=True)]
         with torch.inference_mode(False):  # or it could not be written outside that mode later
             self.keys = torch.zeros(shape, dtype=dtype, device=device)  # (L, B, H_kv, T, D)
             self.values = torch.zeros_like(self.keys)
@@ -187,6 +183,30 @@ class KVCache:
 
     def __repr__(self) -> str:
         return f"KVCache({self.length} of {self.context_length} positions, {self.nbytes:,} bytes)"
+
+    def admit(self, ids: Tensor, config: GPTConfig) -> Tensor:
+        """Return token ids (B, t) as int64 if a model may read them next, else raise: of no vocabulary, no room."""
+        if not torch.compiler.is_compiling():  # a compiled model leaves the range to the look-up
+            ids = as_token_ids(ids, config.vocab_size)
+        shape = config.cache_shape(len(ids))
+        if self.keys.shape != shape:
+            raise ValueError(
+                f"state must have keys of shape {shape} (L, B, H_kv, T, D), got {tuple(self.keys.shape)}"
+            )
+        if self.keys.device != ids.device:
+            raise ValueError(f"state is on {self.keys.device}, but ids are on {ids.device}")
+        if self.length + ids.shape[1] > self.context_length:
+            raise ValueError(self._full(ids.shape[1]))
+        return ids
+
+    def positions(self, t: int) -> slice | Tensor:
+        """Return where the next t tokens stand, to pick their rows of a table with T rows."""
+        return slice(self.length, self.length + t)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Add keys and values of t tokens to a layer, and mix the past for their queries: (B, H, t, D)."""
+        k, v = (past.to(q.dtype) for past in self.write(layer, k, v))  # (B, H_kv, n + t, D)
+        return causal_attention(q, k, v)
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values of t tokens to a layer, (B, H_kv, t, D), and return all of it, (B, H_kv, n + t, D).
@@ -222,16 +242,7 @@ class KVCache:
 
     def select(self, rows: Sequence[int] | Tensor) -> Self:
         """Return a new cache with these rows of the batch, in this order; a row may be taken more than once."""
-        rows = torch.as_tensor(rows, device=self.keys.device)
-        if rows.ndim != 1 or not rows.numel() or not holds_integers(rows):
-            raise ValueError(
-                f"rows must be one or more integers, got {rows.dtype} of shape {tuple(rows.shape)}"
-            )
-        if rows.min() < 0 or rows.max() >= self.batch_size:
-            raise ValueError(
-                f"rows must be between 0 and {self.batch_size - 1}, got {rows.tolist()}"
-            )
-        rows = rows.long()  # 8 bits would be taken for truth values
+        rows = as_rows(rows, self.batch_size, self.keys.device)
         L, _, *rest = self.keys.shape
         new = type(self)(L, len(rows), *rest, dtype=self.keys.dtype, device=self.keys.device)
         new.length = self.length
@@ -248,6 +259,20 @@ class KVCache:
             f"the context is full: {self.length} of {self.context_length} positions are taken, and {t} more "
             "were given; crop the text to its last tokens and read it again"
         )
+
+# %% ../nbs/07_transformer.ipynb #21bcf54f
+#| code-fold: true
+#| code-summary: Code of its guard
+def as_rows(rows: Sequence[int] | Tensor, batch_size: int, device: torch.device) -> Tensor:
+    """Return numbers of rows of a batch as int64 (W,), or raise ValueError."""
+    found = torch.as_tensor(rows, device=device)
+    if found.ndim != 1 or not found.numel() or not holds_integers(found):
+        raise ValueError(
+            f"rows must be one or more integers, got {found.dtype} of shape {tuple(found.shape)}"
+        )
+    if found.min() < 0 or found.max() >= batch_size:
+        raise ValueError(f"rows must be between 0 and {batch_size - 1}, got {found.tolist()}")
+    return found.long()  # 8 bits would be taken for truth values
 
 # %% ../nbs/07_transformer.ipynb #34e62c5c
 def gelu(x: Tensor) -> Tensor:
@@ -266,9 +291,7 @@ def swiglu(x: Tensor) -> Tensor:
     gate, up = x.chunk(2, dim=-1)
     return F.silu(gate) * up
 
-# %% ../nbs/07_transformer.ipynb #dcbe4bf4
-POSITIONS = ("learned", "rotary", "none")
-NORMS = ("layernorm", "rmsnorm")
+# %% ../nbs/07_transformer.ipynb #9be4bd62
 ACTIVATIONS = {"gelu": gelu, "relu2": relu2, "swiglu": swiglu}
 GPT2_SIZES = {  # n_layer, n_head, n_embd
     "small": (12, 12, 768),
@@ -277,9 +300,9 @@ GPT2_SIZES = {  # n_layer, n_head, n_embd
     "xl": (48, 25, 1600),
 }
 
-
+# %% ../nbs/07_transformer.ipynb #dcbe4bf4
 @dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(Checked):
     """Everything that defines a GPT but its weights. The defaults are the layout of GPT-2.
 
     Parameters
@@ -313,44 +336,36 @@ class GPTConfig:
     Radford and others (2019) for GPT-2; Press and Wolf (2017) for `tied`; Henry and others (2020) for `qk_norm`.
     """
 
-    vocab_size: int
-    context_length: int
-    n_embd: int
-    n_layer: int
-    n_head: int
+    vocab_size: Count
+    context_length: Count
+    n_embd: Count
+    n_layer: Count
+    n_head: Count
     _: KW_ONLY
-    n_kv_head: int | None = None
-    n_hidden: int | None = None
-    positions: str = "learned"
-    norm: str = "layernorm"
-    activation: str = "gelu"
+    n_kv_head: Count | None = None
+    n_hidden: Count | None = None
+    positions: Literal["learned", "rotary", "none"] = "learned"
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    activation: Literal["gelu", "relu2", "swiglu"] = "gelu"
     qk_norm: bool = False
     bias: bool = True
     tied: bool = True
-    dropout: float = 0.0
-    norm_eps: float = 1e-5
-    rotary_base: float = 10_000.0
+    dropout: Annotated[float, Bounds(minimum=0, below=1)] = 0.0
+    norm_eps: Annotated[float, Bounds(above=0)] = 1e-5
+    rotary_base: Annotated[float, Bounds(above=1)] = 10_000.0
 
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "n_embd", "n_layer", "n_head"):
-            object.__setattr__(self, name, as_count(getattr(self, name), name))
-        for name in ("n_kv_head", "n_hidden"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, as_count(getattr(self, name), name))
-        for name, allowed in (("positions", POSITIONS), ("norm", NORMS)):
-            _check_choice(name, getattr(self, name), allowed)
-        _check_choice("activation", self.activation, tuple(ACTIVATIONS))
-        for name in ("qk_norm", "bias", "tied"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        for name, bounds in (
-            ("dropout", {"minimum": 0, "below": 1}),
-            ("norm_eps", {"above": 0}),
-            ("rotary_base", {"above": 1}),
-        ):
-            number = as_number(getattr(self, name), name, **bounds)
-            object.__setattr__(self, name, number)
-        _check_widths(self)
+    def check(self) -> None:
+        """Raise ValueError if heads do not divide what they share, or cannot be rotated."""
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                f"n_embd must be a multiple of n_head = {self.n_head}, got {self.n_embd}"
+            )
+        if self.n_head % self.kv_heads:
+            raise ValueError(f"n_kv_head must divide n_head = {self.n_head}, got {self.n_kv_head}")
+        if self.positions == "rotary" and self.head_dim % 2:
+            raise ValueError(
+                f"n_embd / n_head must be even for rotary positions, got {self.head_dim}"
+            )
 
     @property
     def head_dim(self) -> int:
@@ -369,10 +384,14 @@ class GPTConfig:
             return self.n_hidden
         return 8 * math.ceil(self.n_embd / 3) if self.activation == "swiglu" else 4 * self.n_embd
 
+    def cache_shape(self, batch_size: int) -> tuple[int, int, int, int, int]:
+        """Return L, B, H_kv, T and D, the shape of the keys in a cache."""
+        return self.n_layer, batch_size, self.kv_heads, self.context_length, self.head_dim
+
     @classmethod
     def gpt2(cls, size: str = "small", **changes: Any) -> Self:
         """Return the configuration of GPT-2 "small", "medium", "large" or "xl", with changes if wanted."""
-        _check_choice("size", size, tuple(GPT2_SIZES))
+        as_choice(size, "size", GPT2_SIZES)
         n_layer, n_head, n_embd = GPT2_SIZES[size]
         sizes = {"vocab_size": 50_257, "context_length": 1_024, "n_embd": n_embd}
         return cls(**{**sizes, "n_layer": n_layer, "n_head": n_head, **changes})
@@ -388,29 +407,14 @@ class GPTConfig:
         **changes: Any,
     ) -> Self:
         """Return a modern layout: rotary positions, RMSNorm, normalised queries and keys, SwiGLU, no biases, untied."""
-        layout = {"positions": "rotary", "norm": "rmsnorm", "activation": "swiglu", "qk_norm": True}
+        layout: dict[str, Any] = {
+            "positions": "rotary",
+            "norm": "rmsnorm",
+            "activation": "swiglu",
+            "qk_norm": True,
+        }
         layout |= {"bias": False, "tied": False, **changes}
         return cls(vocab_size, context_length, n_embd, n_layer, n_head, **layout)
-
-# %% ../nbs/07_transformer.ipynb #e35edab0
-#| code-fold: true
-#| code-summary: Code of its checks
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _check_widths(config: GPTConfig) -> None:
-    if config.n_embd % config.n_head:
-        raise ValueError(
-            f"n_embd must be a multiple of n_head = {config.n_head}, got {config.n_embd}"
-        )
-    if config.n_head % config.kv_heads:
-        raise ValueError(f"n_kv_head must divide n_head = {config.n_head}, got {config.n_kv_head}")
-    if config.positions == "rotary" and config.head_dim % 2:
-        raise ValueError(
-            f"n_embd / n_head must be even for rotary positions, got {config.head_dim}"
-        )
 
 # %% ../nbs/07_transformer.ipynb #7018d3d0
 class SelfAttention(nn.Module):
@@ -449,9 +453,8 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """Map vectors (B, T, C) to vectors (B, T, C), each from its own past."""
         q, k, v = self.heads(x, rotary)
-        if cache is not None:
-            k, v = (past.to(q.dtype) for past in cache.write(self.layer, k, v))
-        y = causal_attention(q, k, v)  # (B, H, T, D)
+        attend = causal_attention if cache is None else partial(cache.attend, self.layer)
+        y = attend(q, k, v)  # (B, H, T, D)
         return self.projection(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
@@ -490,7 +493,7 @@ class Block(nn.Module):
         x = x + self.dropout(self.attention(self.norm_1(x), rotary, cache))
         return x + self.dropout(self.mlp(self.norm_2(x)))
 
-
+# %% ../nbs/07_transformer.ipynb #3af9a1a0
 class RMSNorm(nn.RMSNorm):
     """An RMSNorm that works in the precision of its gain, also under autocast."""
 
@@ -504,6 +507,60 @@ def make_norm(config: GPTConfig) -> nn.Module:
     if config.norm == "rmsnorm":
         return RMSNorm(config.n_embd, config.norm_eps)
     return nn.LayerNorm(config.n_embd, config.norm_eps, bias=config.bias)
+
+# %% ../nbs/07_transformer.ipynb #e3e780be
+#| code-fold: true
+#| code-summary: Code of its parts
+Weights = Mapping[str, Tensor]
+
+
+def draw_weights(model: GPT, generator: torch.Generator | None = None) -> None:
+    """Draw all weights of a GPT: deviation 0.02, for the last layer of each branch divided by the root of 2 L."""
+    small = 0.02 / math.sqrt(2 * model.config.n_layer)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+            continue
+        adds = name.endswith(("projection.weight", "down.weight"))
+        nn.init.normal_(parameter, std=small if adds else 0.02, generator=generator)
+
+
+def make_tables(model: GPT, _: Any = None) -> None:
+    """Compute cosines and sines of all angles, in the type and on the device of the weights, if a GPT needs them."""
+    if model.config.positions != "rotary":
+        return
+    weight = model.embedding.weight
+    cos, sin = rotary_cos_sin(
+        model.context_length,
+        model.config.head_dim,
+        base=model.config.rotary_base,
+        dtype=torch.promote_types(weight.dtype, torch.float32),  # angles need digits
+        device=weight.device,
+    )
+    model.register_buffer("rotary_cos", cos, persistent=False)  # (T, D / 2)
+    model.register_buffer("rotary_sin", sin, persistent=False)
+
+
+def as_readable(ids: Tensor, config: GPTConfig, cache: KVCache | None) -> Tensor:
+    """Return token ids as int64 if a model may read them, alone or after what a cache holds, or raise."""
+    if cache is not None:
+        return cache.admit(ids, config)
+    if torch.compiler.is_compiling():  # a compiled model leaves the range to the look-up
+        return ids
+    return as_token_ids(ids, config.vocab_size, config.context_length)
+
+
+def check_format(path: Path, name: str | None) -> None:
+    """Raise CheckpointError unless a configuration is of our own format, in the version that is read here."""
+    record = read_json(path)
+    if record.get("format") != name:
+        raise CheckpointError(
+            f"{path} is not of the format {name!r}; GPT-2's files are read by from_pretrained"
+        )
+    if record.get("version") != 1:
+        raise CheckpointError(
+            f"{path} has version {record.get('version')!r}; this library reads version 1"
+        )
 
 # %% ../nbs/07_transformer.ipynb #a2f68c35
 class GPT(LanguageModel):
@@ -526,6 +583,13 @@ class GPT(LanguageModel):
     torch.Size([1, 3, 65])
     """
 
+    file_format = "arbook-gpt"
+    context_length: int
+    position_embedding: nn.Embedding  # if positions are "learned"
+    rotary_cos: Tensor  # (T, D / 2), if they are "rotary"
+    rotary_sin: Tensor
+    head: nn.Linear  # if not `tied`
+
     def __init__(self, config: GPTConfig, *, generator: torch.Generator | None = None):
         super().__init__()
         if not isinstance(config, GPTConfig):
@@ -540,23 +604,14 @@ class GPT(LanguageModel):
         self.norm = make_norm(config)
         if not config.tied:
             self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self._make_tables()
-        self.init_weights(generator)
+        make_tables(self)
+        self.register_load_state_dict_post_hook(make_tables)  # weights may come in another type
+        draw_weights(self, generator)
 
     @property
     def output_weight(self) -> Tensor:
         """The output layer (V, C), which is the table of embeddings if `tied`."""
         return self.embedding.weight if self.config.tied else self.head.weight
-
-    def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew: deviation 0.02, for the last layer of each branch divided by the root of 2 L."""
-        small = 0.02 / math.sqrt(2 * self.config.n_layer)
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 1:
-                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
-                continue
-            adds = name.endswith(("projection.weight", "down.weight"))
-            nn.init.normal_(parameter, std=small if adds else 0.02, generator=generator)
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return what the output layer reads: ids (B, T) -> vectors (B, T, C).
@@ -564,10 +619,10 @@ class GPT(LanguageModel):
         With a cache the tokens follow those that it holds, and it holds them afterwards. Nothing is then recorded for
         gradients, because the cache is written in place.
         """
-        ids = self._checked(ids, cache)
-        start = 0 if cache is None else cache.length
+        ids = as_readable(ids, self.config, cache)
         with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
-            rows = slice(start, start + ids.shape[1])
+            T = ids.shape[1]
+            rows = slice(T) if cache is None else cache.positions(T)
             x = self.embedding(ids)  # (B, T, C)
             if self.config.positions == "learned":
                 x = x + self.position_embedding.weight[rows]
@@ -578,7 +633,7 @@ class GPT(LanguageModel):
             for block in self.blocks:
                 x = block(x, rotary, cache)
             if cache is not None:
-                cache.advance(ids.shape[1])
+                cache.advance(T)
             return self.norm(x)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -589,25 +644,17 @@ class GPT(LanguageModel):
         self, ids: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = IGNORE
     ) -> Tensor:
         """Compute `autoregressive_loss(self(ids), targets, ...)` without ever holding all logits."""
-        return linear_cross_entropy(
-            self.hidden(ids),
-            self.output_weight,
-            targets,
-            reduction=reduction,
-            ignore_index=ignore_index,
-        )
+        x, W = self.hidden(ids), self.output_weight  # (B, T, C), (V, C)
+        return linear_cross_entropy(x, W, targets, reduction=reduction, ignore_index=ignore_index)
 
     def init_state(self, batch_size: int) -> KVCache:
         """Return an empty cache for the whole context, of the type and on the device of the weights."""
-        c, weight = self.config, self.embedding.weight
-        sizes = (c.n_layer, batch_size, c.kv_heads, c.context_length, c.head_dim)
+        weight = self.embedding.weight
+        sizes = self.config.cache_shape(batch_size)
         return KVCache(*sizes, dtype=weight.dtype, device=weight.device)
 
     def step(self, ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
-        """Read t more tokens: ids (B, t), cache -> logits (B, t, V), the same cache, now longer by t.
-
-        Without gradients.
-        """
+        """Read t more tokens, without gradients: ids (B, t), cache -> logits (B, t, V), the cache, longer by t."""
         with torch.no_grad():
             return F.linear(self._read(ids, state), self.output_weight), state
 
@@ -619,14 +666,32 @@ class GPT(LanguageModel):
         with torch.no_grad():
             return F.linear(self._read(ids, state)[:, -1], self.output_weight), state
 
-    def save(self, folder: str | Path) -> None:
-        """Write weights and configuration to a folder, as safetensors and JSON; each file whole or not at all."""
-        save_checkpoint(self, folder)
+    def select(self, state: KVCache, rows: Tensor) -> KVCache:
+        """Return a cache with these rows of the batch, (W,)."""
+        return state.select(rows)
+
+    def rewind(self, state: KVCache, n: int) -> KVCache:
+        """Return the same cache, which forgets all but the first n tokens."""
+        return state.rewind(n)
+
+    def parts(self) -> list[nn.Module]:
+        """Return the blocks."""
+        return list(self.blocks)
+
+    def flops(self, T: int) -> float:
+        """Return three times `forward_flops`, per position: that of a step of training."""
+        return 3 * forward_flops(self.config, T) / T
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote; CheckpointError if it is anything else."""
-        return load_checkpoint(cls, folder)
+        """Read what `save` wrote; CheckpointError if it is anything else, such as the files of GPT-2."""
+        check_format(Path(folder) / CHECKPOINT_FILES[0], cls.file_format)
+        return super().load(folder)
+
+    @classmethod
+    def from_weights(cls, config: GPTConfig, state: Weights, path: str | Path = "") -> Self:
+        """Build the model of a configuration with these weights, or raise CheckpointError, which names the path."""
+        return build_gpt(cls, config, state, Path(path))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the files of GPT-2, for `from_pretrained` here and in transformers; `save` is for every layout."""
@@ -642,51 +707,11 @@ class GPT(LanguageModel):
             raise TypeError(f"state must come from init_state, got {type(state).__name__}")
         return self.hidden(ids, state)
 
-    def _make_tables(self) -> None:
-        if self.config.positions == "rotary":
-            weight = self.embedding.weight
-            dtype = torch.promote_types(weight.dtype, torch.float32)  # angles need digits
-            tables = rotary_cos_sin(
-                self.context_length,
-                self.config.head_dim,
-                base=self.config.rotary_base,
-                dtype=dtype,
-                device=weight.device,
-            )
-            self.register_buffer("rotary_cos", tables[0], persistent=False)  # (T, D / 2)
-            self.register_buffer("rotary_sin", tables[1], persistent=False)
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load weights as every module does; if assigned, the tables of angles follow their type and device."""
-        keys = super().load_state_dict(state_dict, strict, assign)
-        if assign:
-            self._make_tables()
-        return keys
-
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Move or convert the model; the tables of angles are computed anew, not rounded."""
         super()._apply(*args, **kwargs)
-        self._make_tables()
+        make_tables(self)
         return self
-
-    def _checked(self, ids: Tensor, cache: KVCache | None) -> Tensor:
-        if not torch.compiler.is_compiling():  # a compiled model leaves the range to the look-up
-            ids = as_token_ids(ids, self.vocab_size, self.context_length if cache is None else None)
-        if cache is None:
-            return ids
-        c = self.config
-        shape = (c.n_layer, len(ids), c.kv_heads, c.context_length, c.head_dim)
-        if cache.keys.shape != shape:
-            raise ValueError(
-                f"state must have keys of shape {shape} (L, B, H_kv, T, D), got {tuple(cache.keys.shape)}"
-            )
-        if cache.keys.device != ids.device:
-            raise ValueError(f"state is on {cache.keys.device}, but ids are on {ids.device}")
-        if cache.length + ids.shape[1] > self.context_length:
-            raise ValueError(cache._full(ids.shape[1]))
-        return ids
 
 # %% ../nbs/07_transformer.ipynb #71b28c94
 def parameter_counts(config: GPTConfig) -> dict[str, int]:
@@ -717,8 +742,8 @@ def parameter_counts(config: GPTConfig) -> dict[str, int]:
         "head": 0 if config.tied else config.vocab_size * C,
     }
 
-
-def linear_size(n_in: int, n_out: int, bias: bool) -> int:
+# %% ../nbs/07_transformer.ipynb #1827a1f3
+def linear_size(n_in: int, n_out: int, bias: int) -> int:
     """Return the number of parameters of a linear layer."""
     return n_in * n_out + bias * n_out
 
@@ -790,7 +815,8 @@ def attention_maps(model: GPT, ids: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]
         maps.append(attention_weights(q, k.repeat_interleave(groups, dim=1)))  # (B, H, T, T)
 
-    hooks = [block.attention.register_forward_hook(look) for block in model.blocks]
+    layers = [part for part in model.modules() if isinstance(part, SelfAttention)]
+    hooks = [layer.register_forward_hook(look) for layer in layers]
     try:
         with evaluating(model), torch.no_grad():
             model.hidden(ids)
@@ -799,7 +825,7 @@ def attention_maps(model: GPT, ids: Tensor) -> Tensor:
             hook.remove()
     return torch.stack(maps)
 
-# %% ../nbs/07_transformer.ipynb #a0fa86bd
+# %% ../nbs/07_transformer.ipynb #d8298a8e
 _GPT2_PARTS = {  # the names of parts in GPT-2's code, and here
     "wte": "embedding",
     "wpe": "position_embedding",
@@ -814,15 +840,7 @@ _GPT2_PARTS = {  # the names of parts in GPT-2's code, and here
 }
 _OUR_PARTS = {ours: theirs for theirs, ours in _GPT2_PARTS.items()}
 
-
-class CheckpointError(ValueError):
-    """A file is damaged, or is not the checkpoint of such a model."""
-
-
-class CheckpointNotFoundError(FileNotFoundError):
-    """There is no checkpoint in this folder, or of this name."""
-
-
+# %% ../nbs/07_transformer.ipynb #a0fa86bd
 def to_gpt2_state_dict(model: GPT) -> dict[str, Tensor]:
     """Return the weights under the names and in the layout of GPT-2's code, `GPT2LMHeadModel` of transformers.
 
@@ -879,7 +897,7 @@ def from_gpt2_state_dict(state: Mapping[str, Tensor], config: GPTConfig) -> dict
 # %% ../nbs/07_transformer.ipynb #ae211996
 #| code-fold: true
 #| code-summary: Code that reads and checks configurations of GPT-2
-_GPT2_LAYOUT = {"positions": "learned", "norm": "layernorm", "activation": "gelu"}
+_GPT2_LAYOUT: dict[str, Any] = {"positions": "learned", "norm": "layernorm", "activation": "gelu"}
 _GPT2_LAYOUT |= {"qk_norm": False, "bias": True}
 _GPT2_FIXED = {  # what GPT-2's configuration may say, and no other value that changes the function
     "activation_function": (  # one function under five names
@@ -949,10 +967,12 @@ def from_gpt2_config(record: Mapping[str, Any]) -> GPTConfig:
         raise CheckpointError(f"the configuration makes no model: {error}") from error
 
 # %% ../nbs/07_transformer.ipynb #449d1b2a
-FORMAT = "arbook-gpt"
+_Model = TypeVar("_Model", bound=GPT)
 
 
-def load_gpt2(cls: type[GPT], folder_or_name: str | Path, *, revision: str | None = None) -> GPT:
+def load_gpt2(
+    cls: type[_Model], folder_or_name: str | Path, *, revision: str | None = None
+) -> _Model:
     """Build a model from GPT-2's weights, as float32 and without dropout.
 
     Parameters
@@ -974,7 +994,7 @@ def load_gpt2(cls: type[GPT], folder_or_name: str | Path, *, revision: str | Non
     """
     config_path, weights_path = find_checkpoint(folder_or_name, revision)
     record = read_json(config_path)
-    if record.get("format") == FORMAT:
+    if record.get("format") == cls.file_format:
         raise CheckpointError(f"{config_path} was written by GPT.save; read it with GPT.load")
     try:
         config = from_gpt2_config(record)
@@ -982,34 +1002,22 @@ def load_gpt2(cls: type[GPT], folder_or_name: str | Path, *, revision: str | Non
     except CheckpointError as error:
         raise CheckpointError(f"{folder_or_name}: {error}") from error
     state = {name: w.float() if w.is_floating_point() else w for name, w in state.items()}
-    return build_model(cls, config, state, weights_path)
+    return build_gpt(cls, config, state, weights_path)
 
 
-def build_model(cls: type[GPT], config: GPTConfig, state: Mapping[str, Tensor], path: Path) -> GPT:
+def build_gpt(
+    cls: type[_Model], config: GPTConfig, state: Mapping[str, Tensor], path: Path
+) -> _Model:
     """Return a model with these weights, in evaluation mode, or raise CheckpointError if they do not fit."""
     if config.n_layer > len(state):  # before building so many
         raise CheckpointError(f"{path} holds {len(state)} tensors for {config.n_layer} layers")
     try:
-        with torch.device(
-            "meta"
-        ):  # without memory and random numbers: the weights come from the file
+        # Without memory and random numbers: the weights come from the file.
+        with torch.device("meta"):
             model = cls(config)
     except (OverflowError, RuntimeError, TypeError) as error:  # sizes beyond 64 bits
         raise CheckpointError(f"{path}: its configuration makes no model: {error}") from error
-    expected = {name: weight.shape for name, weight in model.state_dict().items()}
-    for name, shape in expected.items():
-        if name not in state:
-            raise CheckpointError(f"{path} lacks {name!r}")
-        if state[name].shape != shape:
-            raise CheckpointError(
-                f"{path} holds {name!r} of shape {tuple(state[name].shape)}; "
-                f"its configuration asks for {tuple(shape)}"
-            )
-        if not state[name].is_floating_point() or not state[name].isfinite().all():
-            raise CheckpointError(f"{path} holds numbers in {name!r} that are not finite floats")
-    unknown = set(state) - set(expected)
-    if unknown:
-        raise CheckpointError(f"{path} holds {min(unknown)!r}, which such a model does not have")
+    check_weights(model.state_dict(), state, path)
     n_bytes = sum(weight.nbytes for weight in state.values())
     angles = 12 * config.context_length * config.head_dim  # bytes, while they are computed
     if config.positions == "rotary" and angles > 2**26 + 4 * n_bytes:  # no tensor vouches for it
@@ -1024,173 +1032,10 @@ def build_model(cls: type[GPT], config: GPTConfig, state: Mapping[str, Tensor], 
 
 # %% ../nbs/07_transformer.ipynb #6f6d187d
 #| code-fold: true
-#| code-summary: Code that finds, reads and writes the files
-CHECKPOINT_FILES = ("config.json", "model.safetensors")
-_INDEX = "model.safetensors.index.json"  # of weights in several files
-
-
-def find_checkpoint(folder_or_name: str | Path, revision: str | None = None) -> tuple[Path, Path]:
-    """Return where configuration and weights are, in a folder or, downloaded, in the cache of the hub.
-
-    Of weights in several files, the path is that of their index.
-    """
-    if Path(folder_or_name).is_dir():
-        config, weights = (Path(folder_or_name) / name for name in CHECKPOINT_FILES)
-        index = weights.with_name(_INDEX)
-        return config, index if index.is_file() and not weights.exists() else weights
-    _check_hub_name(folder_or_name, revision)
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-
-        def download(name: str) -> Path:
-            return Path(hf_hub_download(str(folder_or_name), name, revision=revision))
-
-        config = download(CHECKPOINT_FILES[0])
-        try:
-            return config, download(CHECKPOINT_FILES[1])
-        except EntryNotFoundError:
-            index = download(_INDEX)
-        for file in sorted(set(_read_index(index).values())):
-            download(file)
-        return config, index
-    except CheckpointError:
-        raise
-    except Exception as error:  # of the network, of the hub, or of a name that it does not allow
-        raise CheckpointNotFoundError(
-            f"{str(folder_or_name)!r} is no folder here, and the Hugging Face hub did not provide it "
-            f"({type(error).__name__}: {error}). Without a network, pass a folder that holds "
-            f"{' and '.join(CHECKPOINT_FILES)}"
-        ) from error
-
-
-def _check_hub_name(name: str | Path, revision: str | None) -> None:
-    """Raise CheckpointNotFoundError for what is meant as a folder of this machine, before the hub is asked."""
-    path = Path(name)
-    if path.is_file():
-        raise CheckpointNotFoundError(f"{path} is a file; pass the folder that holds it")
-    possible = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name))
-    beside = path.parent.is_dir() and "/" in str(name) and revision is None
-    if possible and not beside:
-        return
-    folders = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, folders, 1)
-    raise CheckpointNotFoundError(
-        f"{str(name)!r} is no folder here"
-        + (f"; there is {str(path.with_name(near[0]))!r}" if near else "")
-        + (
-            "; for a model of this name on the hub, pass its revision, such as 'main'"
-            * bool(possible)
-        )
-    )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a configuration, or raise CheckpointNotFoundError or CheckpointError."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointNotFoundError(f"{path} does not exist") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path} must hold an object, got {type(record).__name__}")
-    return record
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata of a safetensors file, or raise CheckpointNotFoundError or CheckpointError.
-
-    Of an index, what is in its files, without metadata.
-    """
-    if not path.is_file():
-        raise CheckpointNotFoundError(
-            f"{path} does not exist; other formats are not read, since a pickle can run code"
-        )
-    if path.name == _INDEX:
-        return _read_parts(path), {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged, or not a safetensors file: {error}") from error
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    """Return which file each weight is in, or raise CheckpointError."""
-    files = read_json(path).get("weight_map")
-    if not isinstance(files, dict) or not files:
-        raise CheckpointError(f"{path} must say in 'weight_map' which file each weight is in")
-    for file in files.values():
-        if not isinstance(file, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", file):
-            raise CheckpointError(
-                f"{path} must name files of safetensors beside it, got {file!r:.60}"
-            )
-    return files
-
-
-def _read_parts(path: Path) -> dict[str, Tensor]:
-    """Return the weights of all files of an index, or raise CheckpointNotFoundError or CheckpointError."""
-    files, state = _read_index(path), {}
-    for file in sorted(set(files.values())):
-        part, _ = read_weights(path.with_name(file))
-        for name, weight in part.items():
-            if files.get(name) != file:
-                raise CheckpointError(f"{file} holds {name!r}, which {path} does not say")
-            state[name] = weight
-    lost = set(files) - set(state)
-    if lost:
-        raise CheckpointError(f"{files[min(lost)]} lacks {min(lost)!r}, which {path} promises")
-    return state
-
-
-def write_checkpoint(
-    folder: str | Path, record: dict, state: Mapping[str, Tensor], metadata: dict[str, str]
-) -> None:
-    """Write weights, then the configuration; each under a temporary name first."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config, weights = (folder / name for name in CHECKPOINT_FILES)
-    tensors = {name: weight.detach().cpu().contiguous() for name, weight in state.items()}
-    write_atomically(weights, safetensors_bytes(tensors, metadata))
-    write_atomically(config, json.dumps(record, indent=1) + "\n")
-
-
+#| code-summary: Code that writes the files
 def export_gpt2(model: GPT, folder: str | Path) -> None:
     """Write a model of GPT-2's layout to a folder, for `from_pretrained` here and in transformers."""
     record, state = to_gpt2_config(model.config), to_gpt2_state_dict(model)
     if model.config.tied:
         del state["lm_head.weight"]
     write_checkpoint(folder, record, state, {"format": "pt"})
-
-
-def save_checkpoint(model: GPT, folder: str | Path) -> None:
-    """Write weights and configuration; the weights repeat the configuration, so that the two cannot be mixed up."""
-    record = {"format": FORMAT, "version": 1, **asdict(model.config)}
-    write_checkpoint(folder, record, model.state_dict(), {"config": json.dumps(record)})
-
-
-def load_checkpoint(cls: type[GPT], folder: str | Path) -> GPT:
-    """Read what `save_checkpoint` wrote, in the precision in which it was written."""
-    config_path, weights_path = (Path(folder) / name for name in CHECKPOINT_FILES)
-    record = read_json(config_path)
-    if record.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{config_path} is not of the format {FORMAT!r}; GPT-2's files are read by from_pretrained"
-        )
-    if record.get("version") != 1:
-        raise CheckpointError(
-            f"{config_path} has version {record.get('version')!r}; this library reads version 1"
-        )
-    state, metadata = read_weights(weights_path)
-    if metadata.get("config") != json.dumps(record):
-        raise CheckpointError(f"{weights_path} belongs to another configuration than {config_path}")
-    known = {field.name for field in fields(GPTConfig)}
-    values = {name: value for name, value in record.items() if name not in ("format", "version")}
-    if set(values) != known:
-        raise CheckpointError(f"{config_path} must set {sorted(known)}, got {sorted(values)}")
-    try:
-        config = GPTConfig(**values)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{config_path}: {error}") from error
-    return build_model(cls, config, state, weights_path)

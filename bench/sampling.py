@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from arbook.sampling import Chain, Greedy, StaticDecoder, Temperature, TopK, TopP, generate, pack
+from arbook.decoders import StaticDecoder, pack
+from arbook.rules import Chain, Greedy, Temperature, TopK, TopP
+from arbook.sampling import generate
 from arbook.transformer import GPT, GPTConfig, to_gpt2_config, to_gpt2_state_dict
 
 from bench._record import ROOT, provenance, write

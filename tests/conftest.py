@@ -13,7 +13,6 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "_ext"))
 
 # No test depends on how fast or how busy the machine is.
 hypothesis.settings.register_profile(

@@ -1,6 +1,5 @@
 """Linear autoregression: the exact checks of the first chapter's rows, its edges, and its peers."""
 
-import csv
 import subprocess
 import sys
 import warnings
@@ -9,8 +8,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from arbook import ar, data
-from bench.ar import accuracy_series, qr_reference
+from arbook import leastsquares as ls
+from arbook.objective import causal_check
 from conftest import unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,31 +38,6 @@ def test_growing_pairs_hold_the_whole_past():
     pairs = ar.growing_pairs(np.arange(10), first=4)
     assert len(pairs) == 6 and len(pairs[-1][0]) == 9
     assert all((x == np.arange(len(x))).all() and y == len(x) for x, y in pairs)
-
-
-@given(st.floats(), st.floats(-5, 5), st.floats(-5, 5))
-def test_a_number_is_taken_just_where_its_bounds_allow_it(value, low, high):
-    for bounds, fits in (
-        ({}, True),
-        ({"minimum": low, "below": high}, low <= value < high),
-        ({"above": low, "maximum": high}, low < value <= high),
-    ):
-        if fits and np.isfinite(value):
-            assert ar.as_number(value, "x", **bounds) == value
-        else:
-            with pytest.raises(ValueError, match=r"^x must be .*(finite|at most|below)"):
-                ar.as_number(value, "x", **bounds)
-
-
-@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), Fraction(1, 2)])
-def test_every_kind_of_real_number_becomes_a_float(value):
-    assert type(ar.as_number(value, "x")) is float and ar.as_number(value, "x") == 0.5
-
-
-@pytest.mark.parametrize("value", [True, np.True_, "1", b"1", None, 1j, [1.0], np.ones(1)])
-def test_what_is_no_number_is_refused(value):
-    with pytest.raises(TypeError, match="^x must be a number"):
-        ar.as_number(value, "x")
 
 
 def test_lag_matrix_of_one_to_six():
@@ -106,7 +82,7 @@ def test_loss_gradient_matches_differences():
     np.testing.assert_allclose(-2 * X.T @ (y - X @ w), numeric, rtol=1e-6)
 
 
-@pytest.mark.parametrize("solver", ar.SOLVERS)
+@pytest.mark.parametrize("solver", ls.SOLVERS)
 def test_fibonacci_and_cosine_laws_are_found(solver):
     """S12."""
     model = ar.LinearAR(2, solver=solver).fit(FIBONACCI)
@@ -151,123 +127,6 @@ def test_gradient_descent_arrives_at_the_closed_form():
     assert np.linalg.norm(w - target) < 1e-6
 
 
-# --- the fast algorithm -----------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=60)
-@given(st.integers(1, 300), st.integers(0, 400), st.integers(0, 10**6))
-def test_lag_gram_equals_the_product_of_the_windows(width, extra, seed):
-    z = rng(seed).normal(size=width + extra) + 3
-    windows = sliding_window_view(z, width)
-    found = ar.lag_gram(z, width)
-    np.testing.assert_allclose(found, windows.T @ windows, rtol=0, atol=50 * EPS * (z @ z))
-    assert (found == found.T).all()
-
-
-@pytest.mark.parametrize("n_lags", [0, 1, ar.DIRECT_LAGS, ar.DIRECT_LAGS + 1, 700])
-@pytest.mark.parametrize("extra", [1, 2, 4_095, 9_001])
-def test_lag_products_are_the_same_by_dot_products_and_by_fourier_blocks(n_lags, extra):
-    z = rng(n_lags).normal(size=n_lags + extra)
-    expected = [z[:extra] @ z[k : k + extra] for k in range(n_lags + 1)]
-    np.testing.assert_allclose(
-        ar.lag_products(z, n_lags), expected, rtol=0, atol=50 * EPS * (z @ z)
-    )
-
-
-@pytest.mark.parametrize("order", [1, ar.DIRECT_ORDER, ar.DIRECT_ORDER + 1, 150])
-def test_residual_moments_equal_their_definition(order):
-    z, coef = walk(5_000), rng(1).normal(size=order) / order
-    X, y = ar.lag_matrix(z, order)
-    residual = y - X @ coef - 0.3
-    gradient, total, rss = ar.residual_moments(z, coef, 0.3)
-    np.testing.assert_allclose(gradient, X.T @ residual, rtol=1e-11)
-    assert total == pytest.approx(residual.sum(), rel=1e-11) and rss == pytest.approx(
-        residual @ residual, rel=1e-11
-    )
-
-
-def test_moments_of_pieces_add_up():
-    z, width = walk(500), 7
-    whole = ar.window_moments(z, width)
-    parts = ar.window_moments(z[:200], width) + ar.window_moments(z[194:], width)
-    assert parts.n_rows == whole.n_rows
-    np.testing.assert_allclose(parts.gram, whole.gram, rtol=1e-12)
-    np.testing.assert_allclose(
-        whole.sums, sliding_window_view(z, width).sum(0), rtol=1e-10, atol=1e-9
-    )
-
-
-@pytest.mark.parametrize("intercept", [False, True])
-@pytest.mark.parametrize("order", [8, 64, 336])
-@pytest.mark.parametrize("name", [*accuracy_series(2_000), "ETTh1, oil"])
-def test_weights_are_within_1e8_of_qr_in_float64(name, order, intercept):
-    """The accuracy table of the chapter, 1e-8 relative; measured 1e-15 to 3e-12."""
-    series = accuracy_series()
-    if name not in series:
-        pytest.skip("ETTh1.csv is not on this machine; set ARBOOK_DATA to its folder")
-    z = series[name]
-    model = ar.LinearAR(order, intercept=intercept).fit(z)
-    coef, bias = qr_reference(z, order, intercept)
-    hardest = name == "large offset" and order == 336 and not intercept
-    assert model.solver_ == ("qr" if hardest else "normal")
-    assert np.linalg.norm(model.coef_ - coef) < 1e-8 * np.linalg.norm(coef)
-    assert np.abs(model.coef_ - coef).max() < 1e-8 * np.abs(coef).max()
-    assert abs(model.intercept_ - bias) < 1e-8 * max(abs(bias), np.abs(z).mean())
-
-
-def exact_solution(z, order):
-    """Solve the normal equations in rational arithmetic: no rounding at all."""
-    rows = [[Fraction(float(v)) for v in window] for window in sliding_window_view(z, order + 1)]
-    table = [[sum(r[a] * r[b] for r in rows) for b in range(order + 1)] for a in range(order)]
-    for a in range(order):
-        table[a] = [v / table[a][a] for v in table[a]]
-        for b in set(range(order)) - {a}:
-            table[b] = [v - table[b][a] * p for v, p in zip(table[b], table[a], strict=True)]
-    return np.array([float(row[order]) for row in table])
-
-
-@pytest.mark.parametrize("amount", [1e-1, 1e-3, 1e-5, 1e-6])
-def test_corrections_reach_the_accuracy_of_qr_against_exact_arithmetic(amount):
-    z = np.sin(0.3 * np.arange(150)) + amount * rng(1).normal(size=150)
-    exact = exact_solution(z, 4)
-
-    def error(coef):
-        return np.linalg.norm(coef - exact) / np.linalg.norm(exact)
-
-    by_qr, _ = qr_reference(z, 4, False)
-    assert error(ar.LinearAR(4).fit(z).coef_) < max(10 * error(by_qr), 1e-14)
-
-
-def test_an_ill_conditioned_series_is_handed_to_qr():
-    z = np.sin(0.3 * np.arange(2_000)) + 1e-9 * rng(1).normal(size=2_000)
-    model = ar.LinearAR(8).fit(z)
-    coef, _ = qr_reference(z, 8, False)
-    X, y = ar.lag_matrix(z, 8)
-    assert model.solver_ == "qr" and model.rank_ == 8 and model.condition_ > 1e7
-    assert ar.ls_loss(model.coef_, X, y) <= ar.ls_loss(coef, X, y) * (1 + 1e-6)
-
-
-@pytest.mark.parametrize("intercept", [False, True])
-def test_streamed_qr_equals_the_normal_solver_on_easy_data(intercept):
-    z = walk(9_000) + 4
-    one, other = (ar.LinearAR(20, intercept=intercept, solver=s).fit(z) for s in ("qr", "normal"))
-    np.testing.assert_allclose(one.coef_, other.coef_, rtol=0, atol=1e-10)
-    assert one.intercept_ == pytest.approx(
-        other.intercept_, abs=1e-9
-    ) and one.sigma2_ == pytest.approx(other.sigma2_)
-
-
-@pytest.mark.parametrize("exponent", [-1000, -500, 500, 1000])
-@pytest.mark.parametrize("intercept", [False, True])
-def test_weights_do_not_depend_on_the_unit_even_where_squares_overflow(exponent, intercept):
-    z = ar.simulate([-0.5, 1.0], 400, rng=rng(), intercept=2.0)
-    one, other = (
-        ar.LinearAR(2, intercept=intercept).fit(series) for series in (z, z * 2.0**exponent)
-    )
-    np.testing.assert_allclose(other.coef_, one.coef_, rtol=1e-12)
-    assert other.intercept_ * 2.0**-exponent == pytest.approx(one.intercept_, rel=1e-12)
-
-
 # --- the estimator ----------------------------------------------------------------------------------------------------
 
 
@@ -283,8 +142,17 @@ def test_parallel_and_incremental_predictions_agree(order, intercept):
     assert model.predict(X.reshape(1, *X.shape)).shape == (1, len(X))
 
 
+def dependence(f, x):
+    """Say which outputs of a function of a series, shape (T,), depend on which of its values."""
+
+    def of_a_batch(batch):
+        return torch.tensor(np.array([f(row) for row in batch.numpy()]))
+
+    return causal_check(of_a_batch, torch.tensor(np.array(x, dtype=float))[None]).numpy()
+
+
 def test_changing_the_future_does_not_change_the_prediction():
-    """S2, S17: `dependence` is lower triangular, and bit for bit."""
+    """S2, S17: the dependence is lower triangular, and bit for bit."""
     model = ar.LinearAR(8).fit(walk(200))
 
     def outputs(x):
@@ -292,28 +160,26 @@ def test_changing_the_future_does_not_change_the_prediction():
             [model.step(np.concatenate([np.zeros(8), x[: t + 1]])[-8:]) for t in range(len(x))]
         )
 
-    assert (ar.dependence(outputs, walk(8, seed=1)) == np.tril(np.ones((8, 8), bool))).all()
-    leaky = ar.dependence(lambda x: outputs(x - x.mean()), walk(8, seed=1))
+    assert (dependence(outputs, walk(8, seed=1)) == np.tril(np.ones((8, 8), bool))).all()
+    leaky = dependence(lambda x: outputs(x - x.mean()), walk(8, seed=1))
     assert leaky[0, -1]
 
 
 def test_an_output_that_is_nan_either_way_is_no_dependence():
-    assert not ar.dependence(lambda z: np.full(len(z), np.nan), [1.0, 2.0, 3.0]).any()
+    assert not dependence(lambda z: np.full(len(z), np.nan), [1.0, 2.0, 3.0]).any()
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
 def test_dependence_is_seen_at_every_value(x):
     """S2: -1 and 0 included."""
-    assert (ar.dependence(lambda z: z * 2, x) == np.eye(len(x), dtype=bool)).all()
+    assert (dependence(lambda z: z * 2, x) == np.eye(len(x), dtype=bool)).all()
 
 
 def test_prefix_outputs_equal_one_parallel_pass():
     """S7."""
     model, x = ar.LinearAR(4).fit(walk(200)), walk(30, seed=2)
     padded = np.concatenate([np.zeros(3), x])
-    slow = ar.prefix_outputs(
-        lambda prefix: model.step(np.concatenate([np.zeros(3), prefix])[-4:]), x
-    )
+    slow = [model.step(np.concatenate([np.zeros(3), x[: t + 1]])[-4:]) for t in range(len(x))]
     np.testing.assert_allclose(model.predict(sliding_window_view(padded, 4)), slow, rtol=1e-13)
 
 
@@ -380,18 +246,6 @@ def test_fewer_rows_than_weights_give_the_shortest_exact_fit():
 def test_the_normal_solver_refuses_a_singular_matrix():
     with pytest.raises(np.linalg.LinAlgError, match="solver='auto'"):
         ar.LinearAR(2, solver="normal").fit(np.zeros(8))
-
-
-def test_rank_report_names_the_undetermined_direction():
-    """S15."""
-    report = ar.rank_report(ar.lag_matrix(np.arange(1, 9), 3)[0])
-    assert report.rank == 2 and report.condition > 1e14
-    np.testing.assert_allclose(
-        np.abs(report.null_space[:, 0]), np.array([1, 2, 1]) / np.sqrt(6), rtol=1e-10
-    )
-    assert ar.rank_report(np.ones((5, 2))).rank == 1
-    wide = ar.rank_report(rng().normal(size=(2, 5)))
-    assert wide.rank == 2 and wide.null_space.shape == (5, 3) and wide.condition == np.inf
 
 
 @pytest.mark.parametrize("solver", ["normal", "qr", "auto"])
@@ -577,7 +431,7 @@ def test_a_batch_refuses_what_a_single_fit_refuses():
 
 
 @pytest.mark.parametrize("intercept", [False, True])
-@pytest.mark.parametrize("solver", ar.SOLVERS)
+@pytest.mark.parametrize("solver", ls.SOLVERS)
 def test_ridge_solves_the_penalised_problem(intercept, solver):
     z, ridge = walk(200) + 5, 30.0
     model = ar.LinearAR(5, intercept=intercept, ridge=ridge, solver=solver).fit(z)
@@ -673,7 +527,7 @@ def test_direct_forecasts_are_one_regression_per_step():
     )
 
 
-@pytest.mark.parametrize("solver", ar.SOLVERS)
+@pytest.mark.parametrize("solver", ls.SOLVERS)
 @pytest.mark.parametrize("intercept", [False, True])
 @pytest.mark.parametrize("ridge", [0.0, 25.0])
 @pytest.mark.parametrize("anchor", ["last", "mean"])
@@ -1079,7 +933,7 @@ def test_other_bad_arguments_are_refused():
     model.sigma2_ = 0.0
     for X in (np.empty((0, 3)), np.ones(3), [[1.0, np.nan]]):
         with pytest.raises(ValueError, match="finite matrix"):
-            ar.rank_report(X)
+            ls.rank_report(X)
     with pytest.raises(ValueError, match="masked"):
         model.predict(np.ma.masked_array([[1.0, 1e6]], mask=[[0, 1]]))
     with pytest.raises(ValueError, match="sigma2"):
@@ -1119,6 +973,7 @@ MODELS = [
 def test_a_model_is_its_parameters(model):
     params = model.get_params()
     assert repr(type(model)(**params)) == repr(model)
+    assert eval(repr(model), vars(ar)).get_params() == params
     assert all(getattr(model, name) is value for name, value in params.items())
     twin = type(model)(**params).set_params(order=7, solver="auto")
     assert twin.get_params() == params | {"order": 7, "solver": "auto"}
@@ -1321,7 +1176,7 @@ def test_a_forecast_that_explodes_says_so_before_it_is_no_number():
 
 
 @pytest.mark.parametrize("intercept", [False, True])
-@pytest.mark.parametrize("solver", ar.SOLVERS)
+@pytest.mark.parametrize("solver", ls.SOLVERS)
 @pytest.mark.parametrize("first", [1e-310, 0.0, 1e-160, 1.0])
 @pytest.mark.parametrize("later", [1e160, 1e300])
 @pytest.mark.filterwarnings("ignore::numpy.exceptions.RankWarning")
@@ -1458,14 +1313,6 @@ def test_predictions_from_a_view_of_the_lag_matrix_do_not_copy_it(dtype):
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert len(result) == len(windows) and peak < 60e6
-
-
-def test_csv_with_text_in_a_number_is_refused(tmp_path):
-    path = tmp_path / "z.csv"
-    with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([["t", "x"], [0, 1], [1, "n/a"]])
-    with pytest.raises(ValueError, match="line 3, column 'x': 'n/a'"):
-        data.load_csv(path)
 
 
 def pandas_indexes() -> dict:

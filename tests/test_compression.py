@@ -36,11 +36,11 @@ from arbook.compression import (
     decompress,
     model_identity,
 )
+from arbook.decoders import pack
 from arbook.ngram import NGramLM, modified_discounts
 from arbook.conformance import check_conformance
 from arbook.objective import LanguageModel
 from arbook.recurrent import LSTMLM, LSTMConfig
-from arbook.sampling import pack
 from arbook.tokens import BPETokenizer, CharTokenizer
 from arbook.transformer import GPT, GPTConfig
 from bench import compression as bench

@@ -1,9 +1,17 @@
 """Files: whole or not there at all, and weights that fit what stands beside them."""
 
+import errno
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arbook.files import (
     CHECKPOINT_FILES,
@@ -17,6 +25,8 @@ from arbook.files import (
     write_checkpoint,
 )
 
+# Any Unicode string: control characters, combining marks, emoji, private use; surrogates are no characters.
+unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 STATE = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.float64)}
 
 
@@ -106,3 +116,99 @@ def test_a_record_that_json_cannot_hold_writes_nothing(tmp_path):
     with pytest.raises(TypeError):
         write_checkpoint(tmp_path / "new", {"x": object()}, STATE)
     assert not any((tmp_path / "new").glob("*"))
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+@pytest.mark.parametrize("content", ["new", b"new"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(fails, content, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def disk_is_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, fails, disk_is_full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, content)
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_an_error_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), open_atomically(path) as file:
+        file.write(b"half of the ")
+        assert path.read_bytes() == b"old"
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+    with open_atomically(path) as file:
+        file.write(b"???")
+        file.seek(0)
+        file.write(b"new")
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
+
+
+@given(content=unicode_text | st.binary(max_size=60))
+def test_a_file_holds_exactly_what_was_written(content, tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "file"
+    path.write_bytes(b"something longer that was there before" * 9)
+    write_atomically(path, content)
+    expected = content.encode() if isinstance(content, str) else content
+    assert path.read_bytes() == expected and os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(None, TypeError), (["a"], TypeError), ("\ud800", ValueError)]
+)
+def test_what_cannot_be_written_touches_no_file(content, error, tmp_path):
+    with pytest.raises(error):
+        write_atomically(tmp_path / "file", content)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_cannot_be_written_where_there_is_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "none" / "file", "")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "folder", "")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize("where", ["none/file", "file/inside", "folder", "full"])
+def test_an_error_names_the_file_that_was_asked_for(where, tmp_path, monkeypatch):
+    """And not the temporary one, of which nobody knows; also where the system names none, as for a full disk."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    if where == "full":
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError) as found:
+        write_atomically(tmp_path / where, "text")
+    assert found.value.filename == str(tmp_path / where) and found.value.filename2 is None
+    assert f"{where}'" in str(found.value) and ".file." not in str(found.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_writers_at_once_leave_the_whole_file_of_one_of_them(tmp_path):
+    path = tmp_path / "file"
+    contents = [bytes([i]) * 100_000 for i in range(8)]
+    seen = []
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda content: write_atomically(path, content), contents * 4):
+            seen.append(path.read_bytes())
+    assert set(seen) <= set(contents) and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills itself by a POSIX signal")
+def test_a_killed_process_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    code = """
+import os, signal, sys
+from arbook.files import write_atomically
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(sys.argv[1], "new" * 100_000)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL and path.read_text() == "old"

@@ -21,7 +21,17 @@ OFFERED = [
     if isinstance(node, ast.ImportFrom)
     for alias in node.names
 ]
-WITHOUT_TORCH = ["ar", "tokens", "data", "micro", "cli", "workshop"]
+WITHOUT_TORCH = [
+    "ar",
+    "leastsquares",
+    "tokens",
+    "data",
+    "tables",
+    "sources",
+    "micro",
+    "cli",
+    "workshop",
+]
 
 
 def loaded(program: str) -> set[str]:

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import FrozenInstanceError, asdict, dataclass, field, replace
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arbook.guards import (
     Bounds,
@@ -186,3 +189,28 @@ def test_half_a_character_is_no_text():
 def test_ids_are_integers_of_the_vocabulary(ids, kind, words):
     with pytest.raises(kind, match=words):
         as_ids(ids, 3)
+
+
+@given(st.floats(), st.floats(-5, 5), st.floats(-5, 5))
+def test_a_number_is_taken_just_where_its_bounds_allow_it(value, low, high):
+    for bounds, fits in (
+        ({}, True),
+        ({"minimum": low, "below": high}, low <= value < high),
+        ({"above": low, "maximum": high}, low < value <= high),
+    ):
+        if fits and np.isfinite(value):
+            assert as_number(value, "x", **bounds) == value
+        else:
+            with pytest.raises(ValueError, match=r"^x must be .*(finite|at most|below)"):
+                as_number(value, "x", **bounds)
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.array(0.5), Fraction(1, 2)])
+def test_every_kind_of_real_number_becomes_a_float(value):
+    assert type(as_number(value, "x")) is float and as_number(value, "x") == 0.5
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "1", b"1", None, 1j, [1.0], np.ones(1)])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(TypeError, match="^x must be a number"):
+        as_number(value, "x")

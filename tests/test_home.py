@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from nbdev_book.home import BLOCKS, Home, rewritten
+from nbdev_book.home import BLOCKS, rewritten
 from nbdev_book.project import Project, find_notebooks
 
 ADDRESS = "https://github.com/Somebody/tiny-book"
@@ -64,19 +64,6 @@ def test_every_marked_passage_is_known_and_every_known_one_is_marked():
         for name in ("README.md", "index.md")
     ]
     assert sorted({*marked[0], *marked[1]}) == sorted(BLOCKS)
-
-
-@pytest.mark.parametrize(
-    "address", ["arbook", "http://x.org/a/b", "https://github.com/a", "https://a/b/c/d"]
-)
-def test_what_is_no_address_of_a_repository_is_refused(address):
-    with pytest.raises(ValueError, match="git_url must be empty or like"):
-        Home(address)
-
-
-def test_only_github_shows_pages_at_an_address_that_follows():
-    assert Home(ADDRESS).site == "https://somebody.github.io/tiny-book/"
-    assert Home("https://codeberg.org/a/b").site == Home("").site == ""
 
 
 FIRST_CELL = "\n".join(

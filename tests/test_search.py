@@ -25,7 +25,7 @@ TERMS = {
     "residual": "01_least_squares#the-best-weights",
     "Durbin-Levinson": "01_least_squares#yules-equations",
     "backtest": "01_least_squares#would-it-have-worked",
-    "condition number": "01_least_squares#almost-singular",
+    "condition number": "01b_least_squares_solved#almost-singular",
     "lag matrix": "01_least_squares#from-a-sequence-to-instances-and-targets",
     "tokenizer": "02_tokens#one-interface",
     "byte-pair encoding": "02_tokens#byte-pair-encoding-by-hand",
@@ -65,10 +65,10 @@ TERMS = {
     "mixed precision": "08_training#how-fast-is-fast",
     "bf16": "08_training#how-fast-is-fast",
     "seed": "08b_runs#is-my-loss-normal",
-    "temperature": "09_sampling#temperature",
-    "top-p": "09_sampling#cutting-the-tail",
-    "nucleus sampling": "09_sampling#cutting-the-tail",
-    "repetition penalty": "09_sampling#against-repetition",
+    "temperature": "09_rules#temperature",
+    "top-p": "09_rules#cutting-the-tail",
+    "nucleus sampling": "09_rules#cutting-the-tail",
+    "repetition penalty": "09_rules#against-repetition",
     "beam search": "09_sampling#search-for-the-best-text",
     "speculative decoding": "09_sampling#a-small-model-drafts-a-large-one-signs",
     "perplexity": "10_perplexity#perplexity",
@@ -298,7 +298,7 @@ def test_enter_without_a_choice_opens_the_first_result_even_before_the_index_is_
 
 @pytest.mark.site
 def test_escape_closes_the_dialog_and_then_clears_the_marks(page):
-    show(page, "nbs/09_sampling.html?find=temperature#temperature")
+    show(page, "nbs/09_rules.html?find=temperature#temperature")
     page.wait_for_function(IN_VIEW)
     text = page.inner_text("#temperature")
     page.wait_for_load_state("load")
@@ -313,7 +313,7 @@ def test_escape_closes_the_dialog_and_then_clears_the_marks(page):
 
 @pytest.mark.site
 def test_a_result_on_the_page_that_is_open_is_marked_without_loading_it_again(page):
-    open_dialog(page, "nbs/09_sampling.html?find=nucleus%20sampling#temperature")
+    open_dialog(page, "nbs/09_rules.html?find=nucleus%20sampling#temperature")
     page.evaluate("window.stillHere = true")
     ask(page, "nucleus sampling")
     page.keyboard.press("Enter")

@@ -1,11 +1,9 @@
 """Vocabularies and tokenizers: round trips, the lecture's numbers, textbook merges, and every promised error."""
 
 import _thread
-import errno
 import json
 import os
 import pickle
-import signal
 import random
 import re
 import subprocess
@@ -14,7 +12,6 @@ import threading
 import tracemalloc
 import unicodedata
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -240,6 +237,15 @@ def test_integers_of_every_kind_are_ids(ids):
 def test_a_size_that_is_none_is_refused_also_without_ids(size, error):
     with pytest.raises(error, match="vocab_size must be"):
         tokens.as_ids([], size)
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=1, unique=True), st.data())
+def test_a_vocabulary_spells_ids_as_it_numbers_tokens(words, drawn):
+    vocab = Vocab([None, *words])
+    chosen = drawn.draw(st.lists(st.sampled_from(words)))
+    assert vocab.spell([vocab.id(word) for word in chosen]) == chosen
+    with pytest.raises(ValueError, match="the id 0 has no token"):
+        vocab.spell([1, 0])
 
 
 # --- round trips ------------------------------------------------------------------------------------------------------
@@ -950,36 +956,6 @@ def test_a_missing_file_is_an_error_of_its_own(tmp_path):
         Tokenizer.load(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("fails", ["fsync", "replace"])
-@pytest.mark.parametrize("content", ["new", b"new"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(fails, content, tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    tokens.write_atomically(path, "old")
-
-    def disk_is_full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, fails, disk_is_full)
-    with pytest.raises(OSError, match="No space left"):
-        tokens.write_atomically(path, content)
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
-
-
-def test_an_error_in_the_middle_of_a_file_leaves_the_old_one(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), tokens.open_atomically(path) as file:
-        file.write(b"half of the ")
-        assert path.read_bytes() == b"old"
-        raise KeyboardInterrupt
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
-    with tokens.open_atomically(path) as file:
-        file.write(b"???")
-        file.seek(0)
-        file.write(b"new")
-    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["file"]
-
-
 def test_a_failed_save_leaves_the_old_tokenizer(tmp_path, monkeypatch):
     path = tmp_path / "tokenizer.json"
     old = CharTokenizer.train("abc")
@@ -992,72 +968,6 @@ def test_a_failed_save_leaves_the_old_tokenizer(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         CharTokenizer.train("xyz").save(path)
     assert CharTokenizer.load(path) == old and os.listdir(tmp_path) == ["tokenizer.json"]
-
-
-@given(content=any_text | st.binary(max_size=60))
-def test_a_file_holds_exactly_what_was_written(content, tmp_path_factory):
-    path = tmp_path_factory.mktemp("written") / "file"
-    path.write_bytes(b"something longer that was there before" * 9)
-    tokens.write_atomically(path, content)
-    expected = content.encode() if isinstance(content, str) else content
-    assert path.read_bytes() == expected and os.listdir(path.parent) == ["file"]
-
-
-@pytest.mark.parametrize(
-    ("content", "error"), [(None, TypeError), (["a"], TypeError), ("\ud800", ValueError)]
-)
-def test_what_cannot_be_written_touches_no_file(content, error, tmp_path):
-    with pytest.raises(error):
-        tokens.write_atomically(tmp_path / "file", content)
-    assert os.listdir(tmp_path) == []
-
-
-def test_a_file_cannot_be_written_where_there_is_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        tokens.write_atomically(tmp_path / "none" / "file", "")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError):
-        tokens.write_atomically(tmp_path / "folder", "")
-    assert os.listdir(tmp_path) == ["folder"]
-
-
-@pytest.mark.parametrize("where", ["none/file", "file/inside", "folder", "full"])
-def test_an_error_names_the_file_that_was_asked_for(where, tmp_path, monkeypatch):
-    """And not the temporary one, of which nobody knows; also where the system names none, as for a full disk."""
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "file").write_text("")
-    if where == "full":
-        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(full))
-    with pytest.raises(OSError) as found:
-        tokens.write_atomically(tmp_path / where, "text")
-    assert found.value.filename == str(tmp_path / where) and found.value.filename2 is None
-    assert f"{where}'" in str(found.value) and ".file." not in str(found.value)
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
-
-
-def test_writers_at_once_leave_the_whole_file_of_one_of_them(tmp_path):
-    path = tmp_path / "file"
-    contents = [bytes([i]) * 100_000 for i in range(8)]
-    seen = []
-    with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(lambda content: tokens.write_atomically(path, content), contents * 4):
-            seen.append(path.read_bytes())
-    assert set(seen) <= set(contents) and os.listdir(tmp_path) == ["file"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="kills itself by a POSIX signal")
-def test_a_killed_process_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    code = """
-import os, signal, sys
-from arbook.tokens import write_atomically
-os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-write_atomically(sys.argv[1], "new" * 100_000)
-"""
-    killed = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True)
-    assert killed.returncode == -signal.SIGKILL and path.read_text() == "old"
 
 
 # --- real text --------------------------------------------------------------------------------------------------------

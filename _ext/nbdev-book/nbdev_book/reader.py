@@ -12,7 +12,7 @@ metadata under ``nbdev``:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +21,8 @@ from nbformat import NotebookNode
 
 from . import directives as dv
 from . import plain
-from .project import (
-    Project,
-    data_files,
-    definitions,
-    fingerprint,
-    import_lines,
-    library_files,
-    parse,
-)
+from .project import Project, data_files, fingerprint, library_files
+from .source import definitions, import_lines, imported_names, parse
 
 
 @dataclass(frozen=True)
@@ -41,18 +34,29 @@ class Cell:
     directives: dict[str, str]
     code: str
     module: str | None  # where it is exported to
+    imported: Mapping[
+        str, str
+    ]  # what the names mean that it and earlier cells take from the library
 
     @property
     def names(self) -> list[str]:
         """The public names that it adds to the library. nbdev keeps those of ``exporti`` out of ``__all__``."""
         if self.module is None or "exporti" in self.directives:
             return []
-        return [f"{self.module}.{name}" for name in definitions(parse(self.code))]
+        return [self.full_name(name) for name in definitions(parse(self.code))]
+
+    def full_name(self, name: str) -> str:
+        """A name with its module in front: a method may be added to the class of another module."""
+        owner, dot, member = name.partition(".")
+        if dot and owner in self.imported:
+            return f"{self.imported[owner]}.{member}"
+        return f"{self.module}.{name}"
 
 
 def code_cells(notebook: NotebookNode, project: Project) -> Iterator[Cell]:
     """The code cells of a notebook that take part in the page, each with the module that it is exported to."""
     default = None
+    imported: dict[str, str] = {}
     for number, node in enumerate(notebook.cells, start=1):
         if node.cell_type != "code" or dv.writes_library(node.source):
             continue
@@ -60,9 +64,9 @@ def code_cells(notebook: NotebookNode, project: Project) -> Iterator[Cell]:
         default = directives.get("default_exp", default)
         export = next((name for name in directives if name in dv.EXPORTS), None)
         target = (directives[export] or default) if export else None
-        yield Cell(
-            number, node, directives, code, f"{project.package}.{target}" if target else None
-        )
+        module = f"{project.package}.{target}" if target else None
+        imported = imported | imported_names(parse(code), project.package)
+        yield Cell(number, node, directives, code, module, imported)
 
 
 def input_files(cells: list[Cell], project: Project) -> set[Path]:
@@ -72,7 +76,7 @@ def input_files(cells: list[Cell], project: Project) -> set[Path]:
 
 
 def read(text: str, root: str = ".") -> NotebookNode:
-    """Turn the text of an nbdev notebook into the notebook that the page shows. ``root`` holds ``settings.ini``."""
+    """Turn the text of an nbdev notebook into the notebook that the page shows. ``root`` is the project's."""
     project = Project.load(root)
     notebook = nbformat.reads(text, as_version=4)
     cells = list(code_cells(notebook, project))

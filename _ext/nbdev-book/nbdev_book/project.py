@@ -1,4 +1,4 @@
-"""What a notebook has to do with its project: which names it defines, which files its results depend on."""
+"""The nbdev project that a book belongs to: its settings, its notebooks, and the files that their results depend on."""
 
 from __future__ import annotations
 
@@ -6,128 +6,104 @@ import ast
 import configparser
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from IPython.core.inputtransformer2 import TransformerManager
 
 
 @dataclass(frozen=True)
 class Project:
-    """The entries of ``settings.ini`` that the book needs."""
+    """What the book needs of nbdev's settings."""
 
     root: Path
     package: str  # the import name
     library: Path  # the folder that nbdev_export writes
     notebooks: Path
+    is_recursive: bool  # whether notebooks in folders inside that one count
     test_flags: frozenset[str]  # directives such as `slow`, which concern only nbdev_test
     environment: tuple[str, ...]  # variables that change what a notebook prints: `book_environment`
-    short_docstrings: (
-        bool  # `book_docstrings = summary`: a page shows the first line of each docstring
-    )
+    # `book_docstrings = summary`: a page shows the first line of each docstring
+    short_docstrings: bool
     version: str
     repository: str  # `git_url`: the address of the book's repository, empty while there is none
     branch: str
 
     @classmethod
     def load(cls, root: str | Path) -> Project:
-        """Read ``settings.ini`` in the folder ``root``."""
+        """Read the settings of the project whose root is this folder."""
         root = Path(root).resolve()
-        config = configparser.ConfigParser(interpolation=None)
-        with open(root / "settings.ini", encoding="utf8") as file:
-            config.read_file(file)
-        settings = config["DEFAULT"]
-        lib_path = settings.get("lib_path", settings["lib_name"].replace("-", "_"))
+        settings = read_settings(root)
+        name = settings.get("repo") or settings["lib_name"]
+        library = root / settings.get("lib_path", name.replace("-", "_"))
         return cls(
             root=root,
-            package=Path(lib_path).name,
-            library=root / lib_path,
+            package=library.name,
+            library=library,
             notebooks=root / settings.get("nbs_path", "nbs"),
+            is_recursive=settings.get("recursive", "True").lower() in {"true", "1", "yes"},
             test_flags=frozenset(settings.get("tst_flags", "notest").split()),
             environment=tuple(settings.get("book_environment", "").split()),
             short_docstrings=settings.get("book_docstrings", "full") == "summary",
-            version=settings.get("version", ""),
-            repository=settings.get("git_url", "").strip(),
+            version=settings.get("version") or _version(library),
+            repository=settings.get("git_url", "").strip().removesuffix("/"),
             branch=settings.get("branch", "main"),
         )
 
 
+def find_settings(root: Path) -> Path:
+    """The file with a project's settings: ``settings.ini`` as nbdev 2 has it, or ``pyproject.toml`` with nbdev 3."""
+    old, new = root / "settings.ini", root / "pyproject.toml"
+    if old.is_file():
+        return old
+    if new.is_file() and "nbdev" in tomllib.loads(new.read_text("utf8")).get("tool", {}):
+        return new
+    raise FileNotFoundError(
+        f"{root} is not the root of an nbdev project: no settings.ini, no pyproject.toml with [tool.nbdev]"
+    )
+
+
+def read_settings(root: Path) -> Mapping[str, str]:
+    """A project's settings as text, under the names of ``settings.ini`` in either case."""
+    file = find_settings(root)
+    text = file.read_text("utf8")
+    if file.suffix == ".ini":
+        config = configparser.ConfigParser(
+            delimiters=["="]
+        )  # as nbdev reads it: %(user)s stands for a setting
+        config.read_string(text, str(file))
+        return config["DEFAULT"]
+    table = tomllib.loads(text)
+    project = table.get("project", {})
+    urls = project.get("urls", {})
+    settings = {
+        "lib_name": project.get("name", root.name),
+        "git_url": urls.get("Repository") or urls.get("Source") or "",
+        "version": project.get("version", ""),
+    } | table["tool"]["nbdev"]
+    return {
+        name: " ".join(value) if isinstance(value, list) else str(value)
+        for name, value in settings.items()
+    }
+
+
+def _version(library: Path) -> str:
+    """The version that nbdev writes into a library's first file."""
+    first = library / "__init__.py"
+    text = first.read_text("utf8") if first.is_file() else ""
+    found = re.search(r"""^__version__\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def find_notebooks(project: Project) -> list[Path]:
     """The notebooks that nbdev sees: those whose path has no part that starts with a dot or an underscore."""
-    paths = sorted(project.notebooks.rglob("*.ipynb"))
+    pattern = "**/*.ipynb" if project.is_recursive else "*.ipynb"
     return [
         path
-        for path in paths
+        for path in sorted(project.notebooks.glob(pattern))
         if not any(part[0] in "._" for part in path.relative_to(project.notebooks).parts)
     ]
-
-
-def parse(code: str) -> ast.Module:
-    """The syntax tree of a cell, its magics turned into Python. Broken code has none; running it will say why."""
-    try:
-        return ast.parse(TransformerManager().transform_cell(code))
-    except SyntaxError:
-        return ast.Module(body=[], type_ignores=[])
-
-
-def definitions(tree: ast.Module) -> list[str]:
-    """The public names that a cell defines, methods as ``Class.method``, in the order of the text; overloads once."""
-    names = [name for node in tree.body for name in _defined_by(node)]
-    return [
-        name
-        for name in dict.fromkeys(names)
-        if not any(part.startswith("_") for part in name.split("."))
-    ]
-
-
-def _defined_by(node: ast.stmt) -> Iterator[str]:
-    match node:
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-            yield name
-        case ast.ClassDef(name=name, body=body):
-            yield name
-            yield from (
-                f"{name}.{member}" for statement in body for member in _defined_by(statement)
-            )
-        case ast.Assign(targets=targets):
-            yield from (target.id for target in targets if isinstance(target, ast.Name))
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            yield name
-
-
-def shorten_docstrings(code: str) -> str:
-    """Keep the first line of every docstring. The rest stands on the reference page, one click away."""
-    code = code.lstrip("\n")  # as IPython does before it counts lines
-    lines = code.split("\n")
-    for node in reversed(list(ast.walk(parse(code)))):
-        if isinstance(
-            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-        ) and ast.get_docstring(node):
-            first, last = node.body[0].lineno - 1, node.body[0].end_lineno
-            if last - first > 1:
-                quotes = lines[last - 1].rstrip()[-3:]
-                lines[first:last] = [lines[first].rstrip() + quotes, *[None] * (last - first - 1)]
-    return "\n".join(line for line in lines if line is not None)
-
-
-def import_lines(tree: ast.Module) -> list[str]:
-    """The import statements of a cell as text."""
-    return [
-        ast.unparse(node)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-    ]
-
-
-def imported_names(tree: ast.Module, project: Project) -> dict[str, str]:
-    """What the names stand for that a cell imports from the library: ``{"f": "package.module.f"}``."""
-    return {
-        alias.asname or alias.name: f"{node.module}.{alias.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == project.package
-        for alias in node.names
-    }
 
 
 def library_files(trees: Iterable[ast.Module], project: Project) -> set[Path]:

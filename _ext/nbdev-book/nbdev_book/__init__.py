@@ -4,18 +4,22 @@ nbdev gives comments such as ``#| export`` or ``#| hide`` a meaning, and Jupyter
 extension closes the gap:
 
 ``directives``  what each directive means, as pure functions
-``project``     which names a notebook defines and which files its results depend on
+``project``     the settings of the nbdev project, and the files on which a notebook's results depend
+``source``      which names the text of a cell defines and imports
 ``plain``       plain Markdown, as every notebook program shows it -> MyST
 ``reader``      text of a notebook -> the notebook that the page shows
 ``api``         links between a chapter's cells, its prose and the reference pages
 ``home``        the address of the book, where it has one
 ``execute``     a command that runs stale notebooks in parallel, before Sphinx starts
 
-It needs nothing but ``nbdev_book`` in Sphinx's list of extensions and nbdev's ``settings.ini`` beside the book's
-configuration.
+``sync``        a command that checks that notebooks and library agree
+
+It needs nothing but ``nbdev_book`` in Sphinx's list of extensions, and the book's configuration beside nbdev's.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import nbformat
 from docutils import nodes
@@ -25,8 +29,9 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 
 from . import api, directives, home
-from .project import Project, imported_names, parse, shorten_docstrings
+from .project import Project
 from .reader import code_cells, input_files
+from .source import imported_names, parse, shorten_docstrings
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ def inspect_notebook(app: Sphinx, docname: str, source: list[str]) -> None:
         app.env.note_dependency(str(file))
     api.note_exports(app.env, docname, [name for cell in cells for name in cell.names])
     for cell in cells:
-        api.note_names(app.env, imported_names(parse(cell.code), project))
+        api.note_names(app.env, imported_names(parse(cell.code), project.package))
         api.note_names(app.env, {name.removeprefix(f"{cell.module}."): name for name in cell.names})
 
 
@@ -77,11 +82,35 @@ class ShowLess(SphinxTransform):
                 block[:] = [nodes.Text(block.rawsource)]
 
 
+class TameOutputs(SphinxTransform):
+    """Let results be pages' parts: `show_doc` begins with a rule, which may only stand between paragraphs of a page,
+    and shows a signature as if it were code."""
+
+    default_priority = 5
+
+    def apply(self, **kwargs) -> None:
+        for output in self.document.findall(nodes.container):
+            if output.get("nb_element") == "cell_code_output":
+                for rule in list(output.findall(nodes.transition)):
+                    rule.parent.remove(rule)
+                for block in output.findall(nodes.literal_block):
+                    if block.get("language") == "python":
+                        block["language"] = "none"
+
+
+def add_style(app: Sphinx) -> None:
+    """Let the site have the extension's few rules of style, ahead of the book's own."""
+    app.config.html_static_path.append(str(Path(__file__).with_name("static")))
+
+
 def setup(app: Sphinx) -> dict:
     app.setup_extension("myst_nb")
+    app.connect("builder-inited", add_style)
+    app.add_css_file("nbdev_book.css", priority=300)
     app.connect("config-inited", use_reader, priority=100)
     app.connect("source-read", inspect_notebook)
     app.add_transform(ShowLess)
+    app.add_transform(TameOutputs)
     api.setup(app)
     home.setup(app)
     return {

@@ -104,7 +104,10 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m nbdev_book.execute", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
-        "--root", type=Path, default=Path(), help="the folder of settings.ini (default: this one)"
+        "--root",
+        type=Path,
+        default=Path(),
+        help="the root of the nbdev project (default: this folder)",
     )
     parser.add_argument(
         "--cache", type=Path, default=Path("_build/.jupyter_cache"), help="the execution cache"

@@ -101,7 +101,8 @@ class MarkExportedCells(SphinxTransform):
             (part for part in cell.children if part.get("nb_element") == "cell_code_source"), None
         )
         if source is not None:
-            link = reference(names[0] if names else module, nodes.literal(text=module), self.env)
+            here = [name for name in names if name.startswith(f"{module}.")]
+            link = reference((here or [module])[0], nodes.literal(text=module), self.env)
             mark = nodes.paragraph("", "", nodes.Text("in "), link, classes=["nbdev-mark"])
             source += mark
 

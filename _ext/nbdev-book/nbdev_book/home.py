@@ -1,7 +1,7 @@
-"""Where the book lives: one setting, `git_url` in settings.ini, and everything that follows from it.
+"""Where the book lives: one setting, `git_url`, and everything that follows from it.
 
 While it is empty, nothing points anywhere: no button on the pages, no command that installs from an address. With the
-address of a repository, the pages get their buttons and their own address, and `make export` writes it into the files
+address of a repository, the pages get their buttons and their own address, and `sync --write` writes it into the files
 that cannot ask for it: README, the front page, and the first cell of each notebook.
 """
 
@@ -78,11 +78,12 @@ class Home:
     def write_notebook(self, text: str) -> str:
         """The text of a notebook whose first code cell knows the address."""
         notebook = json.loads(text)
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "code":
-                source = _CELL.sub(rf"\g<1>{self.url}\2", "".join(cell["source"]))
-                cell["source"] = source.splitlines(keepends=True)
-                break
+        first = next((cell for cell in notebook["cells"] if cell["cell_type"] == "code"), None)
+        source = "".join(first["source"]) if first else ""
+        settled = _CELL.sub(rf"\g<1>{self.url}\2", source)
+        if settled == source:  # whatever program has written the file, and however it breaks lines
+            return text
+        first["source"] = settled.splitlines(keepends=True)
         return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
