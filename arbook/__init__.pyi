@@ -11,7 +11,8 @@ from . import decoders as decoders
 from . import encodings as encodings
 from . import files as files
 from . import guards as guards
-from . import leastsquares as leastsquares, machines as machines
+from . import leastsquares as leastsquares
+from . import machines as machines
 from . import micro as micro
 from . import ngram as ngram
 from . import objective as objective
@@ -20,7 +21,9 @@ from . import recurrent as recurrent
 from . import rules as rules
 from . import runs as runs
 from . import sampling as sampling
-from . import sources as sources, steps as steps, tables as tables
+from . import sources as sources
+from . import steps as steps
+from . import tables as tables
 from . import tokens as tokens
 from . import training as training
 from . import transformer as transformer
@@ -33,6 +36,9 @@ from .ar import backtest as backtest
 from .ar import lag_matrix as lag_matrix
 from .ar import select_order as select_order
 from .ar import simulate as simulate
+from .checkpoints import load_model as load_model
+from .checkpoints import recorded_model as recorded_model
+from .checkpoints import save_model as save_model
 from .compression import compress as compress
 from .compression import decompress as decompress
 from .conformance import check_conformance as check_conformance
@@ -48,9 +54,14 @@ from .perplexity import TransformersLM as TransformersLM
 from .perplexity import score as score
 from .recurrent import LSTMConfig as LSTMConfig
 from .recurrent import LSTMLM as LSTMLM
-from .rules import Chain as Chain, Greedy as Greedy, MinP as MinP, RepetitionPenalty as RepetitionPenalty, Temperature as Temperature, TopK as TopK, TopP as TopP, sample_next_token as sample_next_token
-from .runs import load_model as load_model, recorded_model as recorded_model, save_model as save_model
-from .sampling import Chain as Chain, Greedy as Greedy, MinP as MinP, RepetitionPenalty as RepetitionPenalty, Temperature as Temperature, TopK as TopK, TopP as TopP
+from .rules import Chain as Chain
+from .rules import Greedy as Greedy
+from .rules import MinP as MinP
+from .rules import RepetitionPenalty as RepetitionPenalty
+from .rules import Temperature as Temperature
+from .rules import TopK as TopK
+from .rules import TopP as TopP
+from .rules import sample_next_token as sample_next_token
 from .sampling import beam_search as beam_search
 from .sampling import generate as generate
 from .sampling import greedy_decode as greedy_decode
@@ -59,9 +70,6 @@ from .tokens import BPETokenizer as BPETokenizer
 from .tokens import CharTokenizer as CharTokenizer
 from .tokens import WordTokenizer as WordTokenizer
 from .training import TrainConfig as TrainConfig
-from .training import load_model as load_model
-from .training import recorded_model as recorded_model
-from .training import save_model as save_model
 from .training import train as train
 from .transformer import GPT as GPT
 from .transformer import GPTConfig as GPTConfig

@@ -664,7 +664,7 @@ def open_model(given: argparse.Namespace) -> "tuple[LanguageModel, Tokenizer]":
         )
     if kind in COUNTED:
         return count_model(kind, int(order), given.train or "pydoc")
-    from arbook.training import choose_device
+    from arbook.machines import choose_device
 
     model, tokenizer = load_folder(find_folder(given.model))
     return model.to(choose_device(given.device)), tokenizer
@@ -843,7 +843,7 @@ def add_chat(commands: Commands) -> None:
 
 def run_chat(given: argparse.Namespace) -> None:
     """Read lines, and let the model go on from each."""
-    from arbook.runs import recorded_files
+    from arbook.checkpoints import recorded_files
     from arbook.tokens import start_id
     from arbook.workshop import Chat
 
@@ -1100,8 +1100,9 @@ def run_train(given: argparse.Namespace) -> int:
     import shlex
     import signal
 
+    from arbook.machines import process_number
     from arbook.runs import run_preset
-    from arbook.training import TrainingError, process_number
+    from arbook.training import TrainingError
     from arbook.workshop import PlanError, train_text
 
     if bool(given.file) == (given.preset is not None):

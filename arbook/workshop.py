@@ -232,7 +232,7 @@ def make_plan(
 
     from arbook.tokens import write_atomically
     from arbook.runs import Preset
-    from arbook.training import choose_device
+    from arbook.machines import choose_device
 
     out, digest = Path(out), hashlib.sha256(text.encode()).hexdigest()
     asked = {"tokens": tokens, "minutes": minutes, "seed": seed}
@@ -462,8 +462,7 @@ def find_folder(name: str) -> Path:
 
 def load_folder(folder: Path) -> "tuple[LanguageModel, Tokenizer]":
     """Return model and tokenizer of a folder, or raise ValueError if they are not there or do not fit."""
-    from arbook.runs import load_model
-    from arbook.training import BEST, load_best
+    from arbook.checkpoints import BEST, load_best, load_model
     from arbook.transformer import CHECKPOINT_FILES, GPT, read_json
 
     tokenizer = load_tokenizer(folder / "tokenizer.json")

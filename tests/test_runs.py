@@ -13,32 +13,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from arbook import cli, data, runs, training
+from arbook import checkpoints, cli, data, runs, training
 from arbook.runs import (
     PRESETS,
     copy_record,
-    load_model,
     loss_band,
     read_records,
     run_preset,
-    save_model,
 )
+from arbook.checkpoints import CHECKPOINT, LOG, load_model, load_run
+from arbook.steps import epoch_steps, evaluate
 from arbook.tokens import Tokenizer, WordTokenizer
-from arbook.training import CHECKPOINT, LOG, TrainConfig, epoch_steps, evaluate, load_run, train
-from arbook.transformer import GPT, CheckpointError, CheckpointNotFoundError
+from arbook.training import TrainConfig, train
+from arbook.files import CheckpointError, CheckpointNotFoundError
+from arbook.transformer import GPT
 
-from conftest import unavailable
-from test_training import (
-    ROOT,
-    TEXT,
-    Table,
-    raise_at,
-    rng,
-    same_weights,
-    tiny_config,
-    tiny_gpt,
-    tiny_lstm,
-)
+from conftest import ROOT, unavailable
+from test_training import raise_at
+from tiny import TEXT, rng, tiny_config, tiny_gpt
 
 
 # --- presets ---
@@ -99,7 +91,7 @@ def test_tokenizer_and_model_are_there_before_the_first_step(tmp_path):
             seen.append(model.vocab_size == tokenizer.vocab_size > 0)
             if line["event"] == "eval":  # written just after it
                 return
-            assert not (tmp_path / training.CHECKPOINT).exists()
+            assert not (tmp_path / CHECKPOINT).exists()
 
     options = {"settings": {"max_steps": 2, "eval_tokens": 200}, "device": "cpu"}
     run_preset("tiny", tmp_path, **options, notify=look)
@@ -109,7 +101,7 @@ def test_tokenizer_and_model_are_there_before_the_first_step(tmp_path):
 def test_a_run_of_something_else_leaves_the_folder_as_it_is(tmp_path, cheap_records):
     options = {"settings": {"max_steps": 2, "eval_tokens": 200}, "device": "cpu"}
     run_preset("tiny", tmp_path, **options)
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != training.LOG]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != LOG]
     before = {path: path.read_bytes() for path in files}
     with pytest.raises(CheckpointError, match="of another run"):
         run_preset("tiny-lstm", tmp_path, **options)
@@ -342,7 +334,7 @@ def test_two_processes_of_the_command_save_together_when_they_are_asked_to_end(t
     assert output.startswith("stopped by SIGTERM after ") and output.count("\n") == 1, errors
     saved = load_run(out / CHECKPOINT)[1]["step"]
     assert saved > 0 and f"after {saved} step" in output
-    assert not (out / training._LOCK).exists()
+    assert not (out / checkpoints._LOCK).exists()
 
 
 # --- texts ---
@@ -378,52 +370,6 @@ def test_penn_treebank_is_read_as_its_perplexities_are_reported(unit):
         )
     else:
         assert tokenizer.decode(ids["test"]) == parts.test
-
-
-# --- models ---
-
-
-@pytest.mark.parametrize("make", [tiny_gpt, tiny_lstm])
-def test_a_model_comes_back_from_its_folder(tmp_path, make):
-    for dtype in (torch.float32, torch.bfloat16):
-        model = make().to(dtype)
-        save_model(model, tmp_path)
-        found = load_model(tmp_path)
-        assert type(found) is type(model) and found.config == model.config and not found.training
-        assert same_weights(found, model)
-
-
-def test_damaged_recurrent_models_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="must be a GPT or an LSTMLM, got Table"):
-        save_model(Table(), tmp_path)
-    with pytest.raises(CheckpointNotFoundError):
-        load_model(tmp_path)
-    save_model(tiny_lstm(), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    for change in ({"n_hidden": 9}, {"version": 2}, {"more": 1}):
-        (tmp_path / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(CheckpointError, match="do not belong together"):
-            load_model(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError):
-        load_model(tmp_path)
-    broken = tiny_lstm()
-    broken.head.bias.data[0] = math.nan
-    save_model(broken, tmp_path)
-    with pytest.raises(CheckpointError, match="finite weights"):
-        load_model(tmp_path)
-
-
-def test_a_recorded_model_has_the_loss_of_its_record():
-    """The weights are kept in bfloat16: three decimals less, and still the same model to 1e-3."""
-    model, tokenizer = runs.recorded_model("train_cpu_seed0")
-    parts = data.splits("tinyshakespeare", fallback="pydoc")
-    if parts.name != "tinyshakespeare":
-        pytest.skip("Tiny Shakespeare is not here")
-    valid = tokenizer.encode_array(parts.valid)
-    loss = evaluate(model, valid, block_size=model.context_length)
-    assert abs(loss - data.record("runs/train_cpu_seed0.json")["val_loss"]) < 1e-3
-    assert not model.training and next(model.parameters()).dtype == torch.float32
 
 
 # --- records ---
