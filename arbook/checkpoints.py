@@ -32,19 +32,18 @@ from .objective import LanguageModel, map_state
 from .tokens import Tokenizer
 
 # %% auto #0
-__all__ = ['FORMAT', 'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'save_run', 'load_run', 'checksum', 'tensors_of', 'check_fit',
-           'put_back', 'load_best', 'as_whole', 'divided_like', 'state_tensors', 'state_from', 'write_token_file',
-           'open_token_file', 'save_model', 'load_model', 'recorded_files', 'recorded_model']
+__all__ = ['save_run', 'load_run', 'load_best', 'write_token_file', 'open_token_file', 'save_model', 'load_model',
+           'recorded_files', 'recorded_model']
 
 # %% ../nbs/08c_checkpoints.ipynb #1a6b9483
-FORMAT = "arbook-run"
+_FORMAT = "arbook-run"
 CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.jsonl"
 
-
+# %% ../nbs/08c_checkpoints.ipynb #f81f37bb
 def save_run(path: str | Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
     """Write a checkpoint, tensors and a record of what JSON can hold: one file, whole or not there at all."""
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    text = json.dumps({"format": FORMAT, "version": 1, **record})
+    text = json.dumps({"format": _FORMAT, "version": 1, **record})
     about = {"run": text, "sha256": checksum(tensors, text)}
     write_atomically(path, safetensors_bytes(tensors, about))
 
@@ -70,14 +69,14 @@ def load_run(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} holds a record that is not valid JSON: {error}") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{path} holds a record that is no object: {type(record).__name__}")
-    if record.get("format") != FORMAT or record.get("version") != 1:
+    if record.get("format") != _FORMAT or record.get("version") != 1:
         raise CheckpointError(
             f"{path} has format {record.get('format')!r}, version {record.get('version')!r}; "
-            f"this library reads {FORMAT!r}, version 1"
+            f"this library reads {_FORMAT!r}, version 1"
         )
     return tensors, record
 
-
+# %% ../nbs/08c_checkpoints.ipynb #d27895b7
 def checksum(tensors: dict[str, Tensor], text: str) -> str:
     """Return the SHA-256 of tensors, with their names, types and shapes, and a text."""
     found = hashlib.sha256(text.encode())
@@ -151,14 +150,14 @@ def put_back(
     for p, values in moved.items():
         owner[p].state[p] = values
 
-
+# %% ../nbs/08c_checkpoints.ipynb #f5040f58
 def load_best(model: LanguageModel, folder: str | Path) -> float:
     """Give a model the weights that did best on the validation text, and return the loss that they had."""
     tensors, record = load_run(Path(folder) / BEST)
     put_back(tensors, model, [])
     return record["val_loss"]
 
-
+# %% ../nbs/08c_checkpoints.ipynb #d5387fee
 def as_whole(t: Tensor) -> Tensor:
     """Return a tensor that is divided among processes as a whole: all have to ask for it. Others are left alone."""
     return t.full_tensor() if hasattr(t, "full_tensor") else t
@@ -265,7 +264,7 @@ def _hash_ends(ids: np.ndarray, dtype: np.dtype) -> str:
     return found.hexdigest()
 
 # %% ../nbs/08c_checkpoints.ipynb #dedab045
-TOKEN_FORMAT = "arbook-tokens"
+_TOKEN_FORMAT = "arbook-tokens"
 _HEADER_BYTES = 256  # the first bytes of a token file: JSON, filled up with blanks
 
 
@@ -282,10 +281,18 @@ def write_token_file(
         With an iterator, the text need not fit into memory.
     vocab_size : int
         V: all ids are checked to be below.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     n = write_token_file(f"{folder}/text.bin", [2, 0, 1], vocab_size=3)
+    ...     n, open_token_file(f"{folder}/text.bin", vocab_size=3).tolist()
+    (3, [2, 0, 1])
     """
     V = as_count(vocab_size, "vocab_size")
     dtype = np.dtype("<u2" if V <= 2**16 else "<u4")
-    header = {"format": TOKEN_FORMAT, "version": 1, "dtype": dtype.str, "vocab_size": V}
+    header = {"format": _TOKEN_FORMAT, "version": 1, "dtype": dtype.str, "vocab_size": V}
     pieces = ids if isinstance(ids, Iterator) else [ids]
     with open_atomically(path) as file:
         file.write(bytes(_HEADER_BYTES))
@@ -309,7 +316,7 @@ def open_token_file(path: str | Path, *, vocab_size: int) -> np.memmap:
         header = json.loads(first)
         kind, V = header["dtype"], header["vocab_size"]
         n = as_count(header["length"], "length", minimum=0)
-        known = (header["format"], header["version"]) == (TOKEN_FORMAT, 1)
+        known = (header["format"], header["version"]) == (_TOKEN_FORMAT, 1)
         if not known or kind not in ("<u2", "<u4"):
             raise ValueError("of another format")
         dtype = np.dtype(kind)

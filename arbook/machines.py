@@ -23,8 +23,7 @@ from .guards import as_count
 from .objective import LanguageModel, matrices
 
 # %% auto #0
-__all__ = ['BF16_WIDTH', 'matmul_rate', 'choose_precision', 'check_sharded', 'choose_precision_and_reason', 'Team',
-           'choose_device', 'process_number', 'join_team']
+__all__ = ['matmul_rate', 'choose_precision', 'Team', 'choose_device']
 
 # %% ../nbs/08d_machines.ipynb #487f3a21
 def matmul_rate(
@@ -49,7 +48,7 @@ def matmul_rate(
 # %% ../nbs/08d_machines.ipynb #772f1cbb
 BF16_WIDTH = 256  # on a CPU, narrower models lose more by converting than they gain
 
-
+# %% ../nbs/08d_machines.ipynb #ddca2d9c
 def choose_precision(precision: str, model: LanguageModel, device: torch.device) -> str:
     """Return "full" or "bfloat16".
 
@@ -69,7 +68,7 @@ def choose_precision(precision: str, model: LanguageModel, device: torch.device)
 def _is_recurrent(model: LanguageModel) -> bool:
     return any(isinstance(part, nn.RNNBase) for part in model.modules())
 
-
+# %% ../nbs/08d_machines.ipynb #10c9fc80
 def check_sharded(model: LanguageModel, device: torch.device) -> None:
     """Refuse what was measured to be wrong: one process on a GPU, 12 steps in float64, losses that differ by 0.001."""
     if device.type == "cuda" and _is_recurrent(model):
@@ -170,6 +169,11 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     ------
     ValueError
         If the device is not here.
+
+    Examples
+    --------
+    >>> choose_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -191,7 +195,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise ValueError(f"device is {name!r}, but PyTorch finds no GPU of this kind here")
     return device
 
-
+# %% ../nbs/08d_machines.ipynb #ba636776
 def process_number() -> int:
     """Return the number that `torchrun` gave to this process; 0 if it is alone."""
     return int(os.environ.get("RANK", 0))

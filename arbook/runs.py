@@ -31,19 +31,25 @@ from .machines import choose_device, matmul_rate, process_number
 from .ngram import NGramLM
 from .objective import LanguageModel
 from .recurrent import LSTMLM, LSTMConfig
-from .sampling import generate
 from .steps import evaluate, step_seed
 from .tokens import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer, start_id
-from .training import STREAM_WINDOW, TrainConfig, TrainResult, check_block_size, train
+from arbook.training import (
+    STREAM_WINDOW,
+    TrainConfig,
+    TrainResult,
+    ancestral_sample,
+    check_block_size,
+    train,
+)
 from .transformer import GPT, GPTConfig
 
 # %% auto #0
-__all__ = ['MODELS', 'PRESETS', 'MAX_RECORD_BYTES', 'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'text_hashes',
-           'compare_with_ngrams', 'about_run', 'code_revision', 'device_name', 'copy_record', 'read_records',
-           'loss_band']
+__all__ = ['PRESETS', 'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'code_revision', 'device_name', 'copy_record',
+           'read_records', 'loss_band']
 
 # %% ../nbs/08b_runs.ipynb #157b597b
-MODELS = {  # for each kind of model its class, and what makes a configuration from a vocabulary and settings
+# For each kind of model its class, and what makes a configuration from a vocabulary and settings.
+_MODELS: dict[str, tuple[Any, Callable[..., Any]]] = {
     "gpt": (GPT, GPTConfig.modern),
     "lstm": (LSTMLM, LSTMConfig),
     "zaremba-medium": (LSTMLM, LSTMConfig.zaremba_medium),
@@ -63,8 +69,8 @@ class Preset:
         Settings of the model, without the vocabulary.
     training : dict
         Settings of `TrainConfig`.
-    kind : str
-        A key of `MODELS`.
+    kind : {"gpt", "lstm", "zaremba-medium", "awd-lstm"}
+        Which model, and in which layout.
     unit : {"character", "byte", "token", "word"}
         What a token is; "token" is one of byte-pair encoding.
     baseline : int
@@ -84,7 +90,7 @@ class Preset:
 
     def build(self, vocab_size: int, generator: torch.Generator | None = None) -> LanguageModel:
         """Return the model, with new weights."""
-        make, configure = MODELS[self.kind]
+        make, configure = _MODELS[self.kind]
         return make(configure(vocab_size, **self.model), generator=generator)
 
     def changed(self, settings: Mapping[str, Any]) -> Preset:
@@ -352,7 +358,9 @@ def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np
         name: tokenizer.encode_array(text, allowed_special=ends) for name, text in texts.items()
     }
 
-
+# %% ../nbs/08b_runs.ipynb #573ab599
+#| code-fold: true
+#| code-summary: Code of its parts
 def text_hashes(parts: data.Splits) -> dict[str, str]:
     """Return the SHA-256 of each part of a text."""
     texts = {name: getattr(parts, name) for name in ("train", "valid", "test")}
@@ -389,16 +397,14 @@ def compare_with_ngrams(
             log_p = ngrams.sentence_log_prob(text)
         loss = -float(log_p.mean())
         scores["baseline"][name] = {"loss": loss, "perplexity": math.exp(loss)}
-    start = start_id(tokenizer)
+    first = start_id(tokenizer)
+    start = [[int(ids["train"][0]) if first is None else first]]  # (1, 1)
     generator = torch.Generator(model.device).manual_seed(step_seed(config.seed, 0, 1))
-    sample = generate(
-        model,
-        [int(ids["train"][0]) if start is None else start],
-        max_new_tokens=100 if preset.unit in ("word", "token") else 300,
-        generator=generator,
-    )
+    n = 100 if preset.unit in ("word", "token") else 300
+    prompt = torch.tensor(start, device=model.device)
+    sample = ancestral_sample(model, prompt, n, generator=generator)[0, 1:].tolist()
     context = "all tokens before" if carry else f"windows of {T} tokens, side by side"
-    return {**scores, "context": context, "sample": tokenizer.decode(sample.ids[0].tolist())}
+    return {**scores, "context": context, "sample": tokenizer.decode(sample)}
 
 
 def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
@@ -435,7 +441,9 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
         "history": result.history,
     }
 
-
+# %% ../nbs/08b_runs.ipynb #fc34cf8b
+#| code-fold: true
+#| code-summary: Code of its parts
 def code_revision() -> str:
     """Return the git revision of a checkout that holds this library, else the version of the library."""
     root = Path(str(resources.files("arbook"))).parent
@@ -461,10 +469,28 @@ def device_name(device: torch.device) -> str:
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return next(iter(names), platform.processor() or platform.machine())
 
+
+_WORDS = {"True": True, "False": False, "None": None}  # as Python writes what JSON writes otherwise
+
+# %% ../nbs/08b_runs.ipynb #f1d94265
+#| code-fold: true
+#| code-summary: Code of its parts
+def as_setting(text: str) -> tuple[str, Any]:
+    """Return the name and the value of a setting that is written as NAME=VALUE."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"a setting must be written as NAME=VALUE, got {text!r}")
+    if value in _WORDS:
+        return name, _WORDS[value]
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
 # %% ../nbs/08b_runs.ipynb #6721f441
 MAX_RECORD_BYTES = 8_000_000
 
-
+# %% ../nbs/08b_runs.ipynb #1a57c84d
 def copy_record(out: str | Path, folder: str | Path) -> Path:
     """Copy the record of a finished preset to a folder of records, and return the path of the copy.
 

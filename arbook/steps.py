@@ -20,9 +20,8 @@ from .guards import as_count, as_ids
 from .objective import IGNORE, LanguageModel, evaluating, holds_integers, matrices
 
 # %% auto #0
-__all__ = ['Loss', 'Batch', 'NEWTON_SCHULZ', 'random_windows', 'random_starts', 'cut_windows', 'step_seed', 'step_starts',
-           'epoch_steps', 'stream_starts', 'accumulate', 'update', 'fit', 'parameter_groups', 'newton_schulz', 'Muon',
-           'evaluate', 'WindowLoss', 'as_text_ids', 'text_windows', 'own_share', 'loss_and_count']
+__all__ = ['random_windows', 'cut_windows', 'step_seed', 'step_starts', 'epoch_steps', 'stream_starts', 'accumulate', 'update',
+           'fit', 'newton_schulz', 'Muon', 'evaluate', 'text_windows']
 
 # %% ../nbs/08_steps.ipynb #2bab29c6
 def random_windows(
@@ -67,7 +66,7 @@ def random_windows(
     starts = random_starts(len(ids), batch_size, block_size, generator=generator)
     return cut_windows(ids, starts, block_size)
 
-
+# %% ../nbs/08_steps.ipynb #3e4e4c66
 def random_starts(
     n_tokens: int, batch_size: int, block_size: int, *, generator: torch.Generator
 ) -> Tensor:
@@ -79,7 +78,7 @@ def random_starts(
         )
     return torch.randint(n_tokens - block_size, (batch_size,), generator=generator)
 
-
+# %% ../nbs/08_steps.ipynb #47673ac6
 def cut_windows(ids: Tensor | np.ndarray, starts: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
     """Return the windows that start there as inputs and targets, each (B, T)."""
     at = starts[:, None] + torch.arange(block_size + 1)  # (B, T + 1)
@@ -154,7 +153,7 @@ def stream_starts(n_tokens: int, batch_size: int, block_size: int, seed: int, st
 Loss = Callable[[Tensor, Tensor], Tensor]  # inputs, targets -> the summed loss
 Batch = tuple[Tensor, Tensor]  # inputs and targets
 
-
+# %% ../nbs/08_steps.ipynb #0808b08e
 def accumulate(
     loss: Loss,
     pieces: Sequence[Batch],
@@ -270,7 +269,7 @@ def parameter_groups(
 # %% ../nbs/08_steps.ipynb #89a57023
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c
 
-
+# %% ../nbs/08_steps.ipynb #7c5e8cab
 def newton_schulz(G: Tensor, *, steps: int = 5) -> Tensor:
     """Replace the singular values of matrices by numbers near 1: G (..., m, n) -> (..., m, n).
 
@@ -451,7 +450,9 @@ def as_text_ids(
         raise ValueError(f"{name} must hold at least {least} tokens, got {len(ids)}")
     return ids
 
-
+# %% ../nbs/08_steps.ipynb #841375fa
+#| code-fold: true
+#| code-summary: Code of its parts
 def text_windows(
     ids: Tensor | np.ndarray, block_size: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -466,7 +467,9 @@ def text_windows(
     if rest := n % T:
         yield cut_windows(ids, torch.tensor([n - rest]), rest)
 
-
+# %% ../nbs/08_steps.ipynb #71d6bc8a
+#| code-fold: true
+#| code-summary: Code of its parts
 def own_share(batches: Iterable[Batch], rank: int, size: int) -> Iterator[Batch]:
     """Deal batches out to several processes. All get equally many: who gets none has one without targets that count."""
     batches = iter(batches)

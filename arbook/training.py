@@ -76,8 +76,8 @@ from arbook.steps import (
 )
 
 # %% auto #0
-__all__ = ['T', 'Free', 'Share', 'Positive', 'TrainConfig', 'learning_rate', 'make_optimizers', 'TrainingError', 'TrainResult',
-           'train', 'ancestral_sample', 'load_model', 'recorded_model', 'save_model']
+__all__ = ['TrainConfig', 'learning_rate', 'make_optimizers', 'TrainingError', 'TrainResult', 'train', 'ancestral_sample',
+           'load_model', 'recorded_model', 'save_model']
 
 # %% ../nbs/08_training.ipynb #5b0e650c
 # Those who train find models and their files here, too.
@@ -90,7 +90,7 @@ Free = Annotated[T, _FREE]
 Share = Annotated[float, Bounds(minimum=0, maximum=1)]
 Positive = Annotated[float, Bounds(above=0)]
 
-
+# %% ../nbs/08_training.ipynb #7b2a4486
 @dataclass(frozen=True)
 class TrainConfig(Checked):
     """How to train, apart from model and data.

@@ -34,7 +34,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from arbook import machines, objective, runs, steps, training
-from arbook.cli import as_setting
+from arbook.runs import as_setting
 from arbook.objective import LanguageModel, autoregressive_loss
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.tokens import write_atomically
