@@ -75,7 +75,7 @@ def growing_pairs(z: ArrayLike, first: int = 1) -> list[tuple[np.ndarray, float]
 # %% ../nbs/01_least_squares.ipynb #e57f446d
 #| code-fold: true
 #| code-summary: Code of the guard
-def as_series(z: ArrayLike, *, name: str = "z", min_length: int = 1) -> np.ndarray:
+def as_series(z: Any, *, name: str = "z", min_length: int = 1) -> np.ndarray:
     """Return `z` as a contiguous float64 array, after checking that it is a finite real sequence.
 
     Raises
@@ -625,10 +625,11 @@ def fit_each(
         raise ValueError(
             "series must have rows of equal length; fit each by itself with LinearAR"
         ) from None
-    if len(shape) != 2 or not len(series):
+    if len(shape) != 2 or not shape[0]:
         raise ValueError(f"series must have shape (B, N) with B >= 1, got {shape}")
+    table: Any = series  # two-dimensional, so it can be walked through
     rows = np.array(
-        [as_series(z, name=f"series[{b}]", min_length=order + 1) for b, z in enumerate(series)]
+        [as_series(z, name=f"series[{b}]", min_length=order + 1) for b, z in enumerate(table)]
     )
     coef, bias, safe = least_squares_each(rows, order, intercept=intercept, ridge=ridge)
     for b in np.flatnonzero(~safe):

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata, resources
 from numbers import Real
@@ -438,7 +438,11 @@ def available(kind: str | None = None) -> tuple[str, ...]:
     kind : str, optional
         `"series"`, `"source"` or `"text"`; without it, all names.
     """
-    kinds = {"series": _SERIES, "source": SOURCES, "text": _TEXTS}
+    kinds: dict[str, Collection[str]] = {
+        "series": _SERIES,
+        "source": SOURCES,
+        "text": _TEXTS,
+    }
     if kind is not None and kind not in kinds:
         raise ValueError(f"kind must be one of {', '.join(kinds)} or None, got {kind!r}")
     return tuple(sorted(name for key in kinds if kind in (None, key) for name in kinds[key]))

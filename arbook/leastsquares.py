@@ -219,9 +219,8 @@ def solve_moments(
     rss = (np.diag(gram)[order:] - (coef * explained).sum(0)).clip(0)  # (h,)
     mean = moments.sums / moments.n_rows
     bias = mean[order:] - mean[:order] @ coef if intercept else np.zeros(coef.shape[1])
-    size = (
-        np.trace(moments.gram[:order, :order]) + ridge * order
-    )  # before centring, as rounding sees it
+    # before centring, as rounding sees it
+    size = np.trace(moments.gram[:order, :order]) + ridge * order
     condition = float(np.sqrt(size) * np.linalg.norm(half_inverse))
     return Fit(coef, bias, rss, moments.n_rows, order, condition, "normal"), half_inverse
 
@@ -247,15 +246,16 @@ def residual_moments(
     order = len(coef)
     if order <= DIRECT_ORDER:
         residual = z[order:] - np.correlate(z[:-1], coef, "valid") - intercept
-        return np.correlate(z[:-1], residual, "valid"), residual.sum(), residual @ residual
-    spectrum, total, rss = 0, 0.0, 0.0
+        gradient = np.correlate(z[:-1], residual, "valid")
+        return gradient, float(residual.sum()), float(residual @ residual)
+    spectrum, total, rss = np.zeros(1), 0.0, 0.0
     for blocks, valid in overlapping_blocks(z, order, len(z) - order):
         size, step = blocks.shape[1], valid.shape[1]
         transformed = np.fft.rfft(blocks)
         prediction = np.fft.irfft(transformed * np.fft.rfft(coef, size).conj(), size)[:, :step]
         residual = np.where(valid, blocks[:, order:] - prediction - intercept, 0)  # (k, step)
         spectrum = spectrum + (np.fft.rfft(residual, size).conj() * transformed).sum(0)
-        total, rss = total + residual.sum(), rss + (residual**2).sum()
+        total, rss = total + float(residual.sum()), rss + float((residual**2).sum())
     return np.fft.irfft(spectrum, size)[:order], total, rss
 
 
@@ -281,13 +281,15 @@ def refine(
     coef, bias, last = fit.coef[:, 0], fit.intercept[0], np.inf
     for _ in range(steps):
         parts = [residual_moments(z, coef, bias) for z in series]
-        gradient, total, rss = (sum(part) for part in zip(*parts, strict=True))
-        gradient = gradient - mean * total - ridge * coef
+        gradients, totals, squares = zip(*parts, strict=True)
+        total, rss = sum(totals), sum(squares)
+        gradient = sum(gradients, np.zeros(order)) - mean * total - ridge * coef
         change = half_inverse.T @ (half_inverse @ gradient)
         coef = coef + change
         bias += total / n - mean @ change if intercept else 0.0
-        size = np.linalg.norm(change)
-        if size <= 1e-9 * np.linalg.norm(coef):  # the next one would be below the error of QR
+        size = float(np.linalg.norm(change))
+        # the next one would be below the error of QR
+        if size <= 1e-9 * float(np.linalg.norm(coef)):
             return fit._replace(coef=coef[:, None], intercept=np.array([bias]), rss=np.array([rss]))
         if size > last / 4:
             return None
@@ -324,8 +326,13 @@ def triangular_factor(
             block = windows[start : start + rows]
             if intercept:
                 block = np.column_stack([np.ones(len(block)), block])
-            factor = np.linalg.qr(np.vstack([factor, block]), mode="r")
+            factor = triangle(np.vstack([factor, block]))
     return factor
+
+
+def triangle(matrix: np.ndarray) -> np.ndarray:
+    """Return the triangle R of the QR factorisation of a matrix."""
+    return np.asarray(np.linalg.qr(matrix, mode="r"))
 
 # %% ../nbs/01b_least_squares_solved.ipynb #6a17fe2e
 def solve_factor(
@@ -349,7 +356,7 @@ def solve_factor(
     if np.linalg.norm(features) <= tolerance * size:
         features = np.zeros_like(features)
     stacked = np.vstack([features, np.sqrt(ridge) * np.eye(order)])
-    largest = np.linalg.norm(stacked, 2)
+    largest = float(np.linalg.norm(stacked, 2))
     rcond = min(1.0, tolerance * max(1.0, size / largest)) if largest > 0 else tolerance
     zeros = np.zeros((order, targets.shape[1]))
     coef, _, rank, values = np.linalg.lstsq(stacked, np.vstack([targets, zeros]), rcond=rcond)
@@ -603,7 +610,7 @@ def least_squares_ahead(
     """
     scale, shift = scale_and_shift(series, centre=intercept or bool(level.any()))
     scaled = [z / scale - shift for z in series]
-    options = {"intercept": intercept, "ridge": scaled_ridge(ridge, scale)}
+    options: dict[str, Any] = {"intercept": intercept, "ridge": scaled_ridge(ridge, scale)}
     basis = anchor_basis(level)  # (p, q)
     padded = np.append(level, np.zeros(horizon))  # (p + h,)
     fit = None
@@ -645,7 +652,7 @@ def _anchored_by_factor(
     windows = factor[:, first:] - (factor[:, first:] @ level)[:, None]  # (m, p + h)
     anchored = np.column_stack([factor[:, :first], project_features(windows, basis)])
     return solve_factor(
-        np.linalg.qr(anchored, mode="r"),
+        triangle(anchored),
         basis.shape[1],
         sum(len(z) - len(level) + 1 for z in series),
         intercept=intercept,
@@ -693,7 +700,7 @@ def least_squares_each(
     shift = np.median(rows / scale, axis=1, keepdims=True) * intercept  # (B, 1)
     gram, sums, n = moments_of_each(rows / scale - shift, order + 1)
     centred = gram - sums[:, :, None] * sums[:, None, :] / n * intercept  # (B, p + 1, p + 1)
-    penalty = scaled_ridge(ridge, scale)[:, :, None] * np.eye(order)
+    penalty = np.asarray(scaled_ridge(ridge, scale))[:, :, None] * np.eye(order)
     features = centred[:, :order, :order] + penalty  # (B, p, p)
     smallest = np.linalg.eigvalsh(features)[:, 0]
     safe = smallest * 1e6 > np.einsum("bii->bi", gram).max(1)

@@ -107,6 +107,34 @@ def as_dice(generator: Any, batch_size: int) -> Dice:
     """Return dice for a batch, made of generators unless they are dice already."""
     return generator if isinstance(generator, Dice) else Dice(generator, batch_size)
 
+# %% ../nbs/09_rules.ipynb #3a91a1dd
+def find_loop(ids: Sequence[int] | Tensor, *, repeats: int = 3) -> tuple[int, int] | None:
+    """Find out whether a text ends in a loop.
+
+    Parameters
+    ----------
+    ids : sequence of int, or Tensor, shape (n,)
+    repeats : int
+        How often a piece has to stand at the end, one after the other, to count; at least 2.
+
+    Returns
+    -------
+    (start, period) or None
+        From `start` on, every token equals the one `period` before it. The shortest period that repeats often enough.
+
+    Examples
+    --------
+    >>> find_loop([7, 1, 2, 1, 2, 1, 2])
+    (1, 2)
+    """
+    x = np.asarray(ids)
+    for period in range(1, len(x) // as_count(repeats, "repeats", minimum=2) + 1):
+        differs = np.flatnonzero(x[period:] != x[:-period])
+        start = 0 if not len(differs) else int(differs[-1]) + 1
+        if len(x) - start >= repeats * period:
+            return start, period
+    return None
+
 # %% ../nbs/09_rules.ipynb #d4036f5f
 @dataclass(frozen=True)
 class History:
@@ -526,6 +554,40 @@ def _recent(rule: Processor, history: History | None, window: int | None) -> Ten
     """Return the last tokens of the text, (B, n), or raise ValueError if there is none."""
     ids = needed(rule, history).ids
     return ids if window is None else ids[:, -window:]
+
+# %% ../nbs/09_rules.ipynb #c9493a64
+#| code-fold: true
+#| code-summary: Code that keeps a text from ending too early
+@dataclass(frozen=True)
+class MinNewTokens(Processor):
+    """Forbid the stop tokens as long as a row has fewer than n new tokens."""
+
+    n: int
+    stop: frozenset[int]
+
+    def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
+        text = needed(self, history)
+        early = text.ids.shape[1] - text.n_prompt < self.n  # (B,)
+        ids = torch.tensor(sorted(self.stop), device=logits.device)
+        return torch.where(early[:, None], logits.index_fill(-1, ids, -torch.inf), logits)
+
+
+def as_stop(stop: int | Collection[int] | None, vocab_size: int) -> frozenset[int]:
+    """Return stop tokens as a set, or raise TypeError or ValueError if one is not in the vocabulary."""
+    if stop is None:
+        return frozenset()
+    if isinstance(stop, (Tensor, np.ndarray)):
+        stop = stop.tolist()  # of a number or several
+    tokens = stop if isinstance(stop, Collection) and not isinstance(stop, str) else [stop]
+    texts = [i for i in tokens if isinstance(i, str)]
+    if texts:
+        raise TypeError(
+            f"stop must be an integer or several, got {texts[0]!r}; `stream_text` takes texts too"
+        )
+    found = frozenset(as_count(i, "stop", minimum=0) for i in tokens)
+    if found and max(found) >= vocab_size:
+        raise ValueError(f"stop must hold tokens from 0 to {vocab_size - 1}, got {max(found)}")
+    return found
 
 # %% ../nbs/09_rules.ipynb #207a014f
 class Stage(NamedTuple):

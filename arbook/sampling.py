@@ -26,6 +26,7 @@ from arbook.rules import (
     Dice,
     Greedy,
     History,
+    MinNewTokens,
     MinP,
     Processor,
     RepetitionPenalty,
@@ -36,9 +37,9 @@ from arbook.rules import (
     as_chain,
     as_dice,
     as_logits,
+    as_stop,
     check_largest,
     entropy,
-    needed,
     sample_next_token,
     top_indices,
 )
@@ -46,9 +47,9 @@ from .tokens import Tokenizer
 
 # %% auto #0
 __all__ = ['window_start', 'Reader', 'Generation', 'Step', 'generate', 'stream', 'growing_text', 'stream_text', 'greedy_decode',
-           'complete', 'Diversity', 'diversity', 'self_bleu', 'find_loop', 'Ranked', 'beam_search', 'best_of_n',
-           'likeness', 'acceptance', 'residual', 'expected_tokens', 'Speculation', 'speculative_generate', 'Chain',
-           'Temperature', 'TopK', 'TopP', 'MinP', 'Typical', 'RepetitionPenalty', 'sample_next_token']
+           'complete', 'Diversity', 'diversity', 'self_bleu', 'Ranked', 'beam_search', 'best_of_n', 'likeness',
+           'acceptance', 'residual', 'expected_tokens', 'Speculation', 'speculative_generate', 'Chain', 'Temperature',
+           'TopK', 'TopP', 'MinP', 'Typical', 'RepetitionPenalty', 'sample_next_token']
 
 # %% ../nbs/09_sampling.ipynb #ad232234
 # Those who write with the loop find the usual rules beside it.
@@ -237,18 +238,16 @@ class _Loop:
     def __init__(self, reader: Reader, prompt: Any, plan: Plan, generator: Any):
         self.reader, self.plan, model = reader, plan, reader.model
         self.prompts, rules = as_prompts(prompt, model), plan.chain.processors
+        # Where the last rule leaves one token the choice is an argmax, without that rule.
         self.greedy = bool(rules) and rules[-1] in (Greedy(), Temperature(0))
-        self.chain = (
-            Chain(rules[:-1]) if self.greedy else plan.chain
-        )  # then the choice is an argmax
+        self.chain = Chain(rules[:-1]) if self.greedy else plan.chain
         self.dice = as_dice(generator, len(self.prompts))
         self.lengths = [len(row) for row in self.prompts]
         self.ends = [n + plan.max_new_tokens for n in self.lengths]
         self.reasons = ["length"] * len(self.prompts)
         self.n_prompt = torch.tensor(self.lengths, device=model.device)
         self.text = self.n_prompt.new_zeros(len(self.prompts), max(self.ends))
-        prompts = pad_sequence(list(self.prompts), batch_first=True)
-        self.text[:, : max(self.lengths)] = prompts
+        self.text[:, : max(self.lengths)] = pad_sequence(list(self.prompts), batch_first=True)
         self.n = 0  # how many tokens all rows have
         self.log_probs: list[Tensor] = []  # of each step, (B,)
         self.entropies: list[Tensor] = []
@@ -292,6 +291,8 @@ class _Loop:
 
     def end_rows(self, active: list[bool]) -> None:
         """End the rows that drew a stop token, or are complete."""
+        if not (self.plan.stop or self.plan.may_finish):
+            return
         reasons = self.plan.reasons(History(self.text[:, : self.n], self.n_prompt))
         for b, (a, reason) in enumerate(zip(active, reasons, strict=True)):
             if a and reason:
@@ -415,64 +416,28 @@ def _steps(model: LanguageModel, loop: _Loop) -> Iterator[Step]:
 # %% ../nbs/09_sampling.ipynb #4c4fa518
 #| code-fold: true
 #| code-summary: Code of what all loops are told
-@dataclass(frozen=True)
-class _MinNewTokens(Processor):
-    """Forbid the stop tokens as long as a row has fewer than n new tokens."""
-
-    n: int
-    stop: frozenset[int]
-
-    def __call__(self, logits: Tensor, history: History | None = None) -> Tensor:
-        text = needed(self, history)
-        early = text.ids.shape[1] - text.n_prompt < self.n  # (B,)
-        ids = torch.tensor(sorted(self.stop), device=logits.device)
-        return torch.where(early[:, None], logits.index_fill(-1, ids, -torch.inf), logits)
-
-
 class Plan:
-    """How long a text may be, by which rules it is written, and why it ends: the same for every loop.
+    """How long a text may be, by which rules it is written, and why it ends: the same for every loop."""
 
-    Parameters
-    ----------
-    model : LanguageModel
-    max_new_tokens, min_new_tokens, sampler, stop
-        As in `generate`.
-
-    Attributes
-    ----------
-    chain : Chain
-        The rules, after the one that keeps texts from ending too early.
-    """
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        max_new_tokens: int,
-        min_new_tokens: int,
-        sampler: Any,
-        stop: Any,
-    ):
+    def __init__(self, model: LanguageModel, n_max: int, n_min: int, sampler: Any, stop: Any):
         check_model(model)
-        self.max_new_tokens = n = as_count(max_new_tokens, "max_new_tokens")
-        self.stop = as_stop(stop, model.vocab_size)
-        least = as_count(min_new_tokens, "min_new_tokens", minimum=0)
+        self.max_new_tokens = n = as_count(n_max, "max_new_tokens")
+        self.stop, rules = as_stop(stop, model.vocab_size), as_chain(sampler).processors
+        least = as_count(n_min, "min_new_tokens", minimum=0)
         if least > n:
             raise ValueError(f"min_new_tokens must be at most max_new_tokens = {n}, got {least}")
-        rules = as_chain(sampler).processors
-        self.chain = Chain(
-            (_MinNewTokens(least, self.stop), *rules) if least and self.stop else rules
-        )
-        # For most rules there is nothing to ask.
-        self._may_finish = any(
-            isinstance(p, Processor) and type(p).finished is not Processor.finished
-            for p in self.chain.processors
+        if least and self.stop:
+            rules = (MinNewTokens(least, self.stop), *rules)
+        self.chain = Chain(rules)
+        self.may_finish = any(  # for most rules there is nothing to ask
+            isinstance(p, Processor) and type(p).finished is not Processor.finished for p in rules
         )
 
     def reasons(self, history: History) -> list[str]:
         """Tell why each text ends here: a stop token, or a rule that calls it complete; "" if it goes on."""
         B = len(history.ids)
         last = history.ids[:, -1].tolist() if self.stop else [-1] * B
-        done = self.chain.finished(history) if self._may_finish else [False] * B
+        done = self.chain.finished(history) if self.may_finish else [False] * B
         pairs = zip(last, done, strict=True)
         return ["stop" if i in self.stop else "complete" if d else "" for i, d in pairs]
 
@@ -524,24 +489,6 @@ def _as_prompt(row: Any, model: LanguageModel) -> Tensor:
             f"prompt must have rows of integers, got {ids.dtype} of shape {tuple(ids.shape)}"
         )
     return as_token_ids(ids[None], model.vocab_size)[0].to(model.device)
-
-
-def as_stop(stop: int | Collection[int] | None, vocab_size: int) -> frozenset[int]:
-    """Return stop tokens as a set, or raise TypeError or ValueError if one is not in the vocabulary."""
-    if stop is None:
-        return frozenset()
-    if isinstance(stop, (Tensor, np.ndarray)):
-        stop = stop.tolist()  # of a number or several
-    tokens = stop if isinstance(stop, Collection) and not isinstance(stop, str) else [stop]
-    texts = [i for i in tokens if isinstance(i, str)]
-    if texts:
-        raise TypeError(
-            f"stop must be an integer or several, got {texts[0]!r}; `stream_text` takes texts too"
-        )
-    found = frozenset(as_count(i, "stop", minimum=0) for i in tokens)
-    if found and max(found) >= vocab_size:
-        raise ValueError(f"stop must hold tokens from 0 to {vocab_size - 1}, got {max(found)}")
-    return found
 
 # %% ../nbs/09_sampling.ipynb #c70fd2b3
 def growing_text(
@@ -793,34 +740,6 @@ def self_bleu(rows: Sequence[Sequence[int]], max_n: int = 4) -> float:
 
 def _grams(row: Sequence[int], n: int) -> list[tuple[int, ...]]:
     return list(zip(*(row[i:] for i in range(n)), strict=False))
-
-# %% ../nbs/09_sampling.ipynb #3a91a1dd
-def find_loop(ids: Sequence[int] | Tensor, *, repeats: int = 3) -> tuple[int, int] | None:
-    """Find out whether a text ends in a loop.
-
-    Parameters
-    ----------
-    ids : sequence of int, or Tensor, shape (n,)
-    repeats : int
-        How often a piece has to stand at the end, one after the other, to count; at least 2.
-
-    Returns
-    -------
-    (start, period) or None
-        From `start` on, every token equals the one `period` before it. The shortest period that repeats often enough.
-
-    Examples
-    --------
-    >>> find_loop([7, 1, 2, 1, 2, 1, 2])
-    (1, 2)
-    """
-    x = np.asarray(ids)
-    for period in range(1, len(x) // as_count(repeats, "repeats", minimum=2) + 1):
-        differs = np.flatnonzero(x[period:] != x[:-period])
-        start = 0 if not len(differs) else int(differs[-1]) + 1
-        if len(x) - start >= repeats * period:
-            return start, period
-    return None
 
 # %% ../nbs/09_sampling.ipynb #a7ecc53e
 @dataclass(frozen=True)

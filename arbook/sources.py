@@ -7,32 +7,21 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from .guards import as_count, as_rng
 
 # %% auto #0
-__all__ = ['END', 'SOURCES', 'stationary_distribution', 'MarkovSource', 'Arc', 'GrammarSource', 'sources']
+__all__ = ['END', 'stationary_distribution', 'MarkovSource', 'Arc', 'GrammarSource', 'sources']
 
 # %% ../nbs/a1c_sources.ipynb #9fd09364
 #| code-fold: true
 #| code-summary: Code of the guards
-def _as_count(value: int, name: str, minimum: int) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    return int(value)
-
-
-def _as_rng(rng: np.random.Generator) -> np.random.Generator:
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy Generator, such as default_rng(0), got {rng!r}")
-    return rng
-
-
 def _reachable(links: np.ndarray, start: int) -> np.ndarray:
     seen = np.arange(len(links)) == start  # (V,)
     frontier = seen
@@ -42,7 +31,7 @@ def _reachable(links: np.ndarray, start: int) -> np.ndarray:
     return seen
 
 
-def _as_transition(transition: np.ndarray) -> np.ndarray:
+def _as_transition(transition: ArrayLike) -> np.ndarray:
     P = np.asarray(transition, dtype=np.float64)
     if P.ndim != 2 or P.shape[0] != P.shape[1] or P.size == 0:
         raise ValueError(f"transition must be a square matrix, got shape {P.shape}")
@@ -63,7 +52,7 @@ def _as_transition(transition: np.ndarray) -> np.ndarray:
     return P / sums[:, None]  # a copy
 
 # %% ../nbs/a1c_sources.ipynb #52e2a111
-def stationary_distribution(transition: np.ndarray) -> np.ndarray:
+def stationary_distribution(transition: ArrayLike) -> np.ndarray:
     """Return the shares in which a Markov chain visits its states in the long run.
 
     Parameters
@@ -135,16 +124,18 @@ class MarkovSource:
     2.0
     """
 
-    def __init__(self, transition: np.ndarray, *, alphabet: str | Sequence[str] | None = None):
+    def __init__(self, transition: ArrayLike, *, alphabet: str | Sequence[str] | None = None):
         self.transition = _as_transition(transition)
         self.stationary = stationary_distribution(self.transition)
         self.transition.setflags(write=False)
         self.stationary.setflags(write=False)
         self.entropy_rate = float(self.stationary @ _entropy(self.transition))
         self.alphabet = None if alphabet is None else tuple(alphabet)
-        if alphabet is not None and not len(self) == len(self.alphabet) == len(set(self.alphabet)):
+        if self.alphabet is None:
+            return
+        if not len(self) == len(self.alphabet) == len(set(self.alphabet)):
             raise ValueError(f"alphabet must be {len(self)} different symbols, got {alphabet!r}")
-        if not all(isinstance(symbol, str) for symbol in self.alphabet or ()):
+        if not all(isinstance(symbol, str) for symbol in self.alphabet):
             raise TypeError(f"alphabet must hold strings, got {alphabet!r}")
 
     @classmethod
@@ -153,7 +144,7 @@ class MarkovSource:
         n_symbols: int,
         n_successors: int,
         *,
-        rng: np.random.Generator,
+        rng: np.random.Generator | int,
         alphabet: str | Sequence[str] | None = None,
     ) -> Self:
         """Draw a source in which every symbol has `n_successors` possible successors, with uniformly drawn odds.
@@ -162,13 +153,18 @@ class MarkovSource:
         ----------
         n_symbols, n_successors : int
             V, and how many entries of each row are not zero: 1 <= n_successors <= n_symbols.
-        rng : numpy.random.Generator
+        rng : numpy.random.Generator or int
+            The source of randomness, or a seed.
         alphabet : str or sequence of str, optional
         """
-        n_symbols = _as_count(n_symbols, "n_symbols", 1)
-        if not 1 <= _as_count(n_successors, "n_successors", 1) <= n_symbols:
+        n_symbols, n_successors = (
+            as_count(n_symbols, "n_symbols"),
+            as_count(n_successors, "n_successors"),
+        )
+        if n_successors > n_symbols:
             raise ValueError(f"n_successors must be at most {n_symbols}, got {n_successors}")
-        ring = _as_rng(rng).permutation(n_symbols)  # one closed walk through all: not reducible
+        rng = as_rng(rng)
+        ring = rng.permutation(n_symbols)  # one closed walk through all: not reducible
         P = np.zeros((n_symbols, n_symbols))
         for here, there in zip(ring, np.roll(ring, -1), strict=True):
             others = rng.permutation(np.delete(np.arange(n_symbols), there))[: n_successors - 1]
@@ -181,20 +177,21 @@ class MarkovSource:
     def __repr__(self) -> str:
         return f"MarkovSource({len(self)} symbols, {self.entropy_rate:.4f} nats per symbol)"
 
-    def sample(self, n: int, *, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, n: int, *, rng: np.random.Generator | int) -> np.ndarray:
         """Draw a stretch of the stationary chain.
 
         Parameters
         ----------
         n : int
             Its length, at least 1.
-        rng : numpy.random.Generator
+        rng : numpy.random.Generator or int
+            The source of randomness, or a seed.
 
         Returns
         -------
         ndarray of int64, shape (n,)
         """
-        first, *draws = _as_rng(rng).random(_as_count(n, "n", 1)).tolist()
+        first, *draws = as_rng(rng).random(as_count(n, "n")).tolist()
         successors = [np.flatnonzero(row).tolist() for row in self.transition]
         cuts = [
             np.cumsum(row[after])[:-1].tolist()
@@ -207,7 +204,7 @@ class MarkovSource:
             path.append(state)
         return np.array(path, dtype=np.int64)
 
-    def log_prob(self, ids: np.ndarray) -> np.ndarray:
+    def log_prob(self, ids: ArrayLike) -> np.ndarray:
         """Return the natural logarithm of the probability of every symbol after the first.
 
         Parameters
@@ -220,11 +217,11 @@ class MarkovSource:
         ndarray of float64, shape (n - 1,)
             Minus infinity where the source never does this.
         """
-        ids = self._as_ids(ids)
+        symbols = self._as_ids(ids)
         with np.errstate(divide="ignore"):
-            return np.log(self.transition[ids[:-1], ids[1:]])
+            return np.log(self.transition[symbols[:-1], symbols[1:]])
 
-    def decode(self, ids: np.ndarray) -> str:
+    def decode(self, ids: ArrayLike) -> str:
         """Write symbols as text: the letters of the alphabet, joined without blanks."""
         if self.alphabet is None:
             raise ValueError(
@@ -232,8 +229,8 @@ class MarkovSource:
             )
         return "".join(self.alphabet[i] for i in self._as_ids(ids))
 
-    def _as_ids(self, ids: np.ndarray) -> np.ndarray:
-        ids = np.asarray(ids)
+    def _as_ids(self, symbols: ArrayLike) -> np.ndarray:
+        ids = np.asarray(symbols)
         if ids.dtype.kind not in "iu":
             raise TypeError(f"ids must be integers, got dtype {ids.dtype}")
         if ids.ndim != 1 or len(ids) == 0:
@@ -329,25 +326,26 @@ class GrammarSource:
             f"{self.entropy_rate:.4f} nats per token)"
         )
 
-    def sample(self, n_sentences: int, *, rng: np.random.Generator) -> list[list[str]]:
+    def sample(self, n_sentences: int, *, rng: np.random.Generator | int) -> list[list[str]]:
         """Draw independent sentences.
 
         Parameters
         ----------
         n_sentences : int
             At least 1.
-        rng : numpy.random.Generator
+        rng : numpy.random.Generator or int
+            The source of randomness, or a seed.
 
         Returns
         -------
         list of list of str
             The words of each sentence, without `END`.
         """
-        draw, cuts = _as_rng(rng).random, {}
+        draw, cuts = as_rng(rng).random, {}
         for state, arcs in self.rules.items():
             cuts[state] = list(accumulate(arc.probability for arc in arcs))[:-1]
         sentences = []
-        for _ in range(_as_count(n_sentences, "n_sentences", 1)):
+        for _ in range(as_count(n_sentences, "n_sentences")):
             words, state = [], self.start
             while (arc := self.rules[state][bisect_right(cuts[state], draw())]).word != END:
                 words.append(arc.word)
@@ -372,8 +370,8 @@ class GrammarSource:
 
     def sentences(self, max_words: int) -> Iterator[tuple[tuple[str, ...], float]]:
         """Yield every sentence of at most `max_words` words, as a tuple of words, with its probability."""
-        _as_count(max_words, "max_words", 0)
-        waiting = [((), self.start, 1.0)]
+        as_count(max_words, "max_words", minimum=0)
+        waiting: list[tuple[tuple[str, ...], str, float]] = [((), self.start, 1.0)]
         while waiting:
             words, state, p = waiting.pop()
             for word, probability, target in self.rules[state]:
@@ -394,8 +392,8 @@ class GrammarSource:
             At least 0: no context.
         """
         beliefs = (self._visits / self._visits.sum())[None]  # (1, S): where are we?
-        weights = np.ones(1)
-        for _ in range(_as_count(order, "order", 0)):
+        weights: np.ndarray = np.ones(1)
+        for _ in range(as_count(order, "order", minimum=0)):
             joint = np.einsum("b,bs,vst->bvt", weights, beliefs, self._joint)  # (K, V, S)
             joint = joint.reshape(-1, len(self.rules))  # (K V, S)
             joint = joint[joint.sum(axis=1) > 0]
@@ -410,6 +408,7 @@ class GrammarSource:
 #| code-fold: true
 #| code-summary: Code of the checks
 def _check_rules(rules: Mapping[str, Sequence[Arc]], start: str) -> None:
+    """Raise ValueError or TypeError unless these are the rules of a unifilar grammar, all of which is used."""
     if start not in rules:
         raise ValueError(
             f"start must be one of the states {', '.join(rules) or '(none)'}, got {start!r}"
@@ -419,34 +418,42 @@ def _check_rules(rules: Mapping[str, Sequence[Arc]], start: str) -> None:
     names = [*rules, END]
     links = np.zeros((len(names), len(names)), dtype=bool)
     for state, arcs in rules.items():
-        words = [arc.word for arc in arcs]
-        total = math.fsum(arc.probability for arc in arcs)
-        if not all(0 < arc.probability <= 1 for arc in arcs) or abs(total - 1) > 1e-9:
-            raise ValueError(
-                f"the probabilities of state {state!r} must be positive and sum to 1; they sum to {total}"
-            )
-        if len(set(words)) < len(words):
-            raise ValueError(
-                f"a word leaves state {state!r} twice ({', '.join(words)}): the words would not tell the state"
-            )
-        for word, _, target in arcs:
-            if not isinstance(word, str):
-                raise TypeError(f"state {state!r}: a word must be a string, got {word!r}")
-            if word.split() != [word]:
-                raise ValueError(f"state {state!r}: {word!r} must be one word, without blanks")
-            if word == END and target:
-                raise ValueError(f"state {state!r}: after {END} comes no state, got {target!r}")
-            if word != END and target not in rules:
-                raise ValueError(
-                    f"state {state!r}: {word!r} leads to {target!r}, which does not exist"
-                )
-            links[names.index(state), names.index(END if word == END else target)] = True
+        _check_odds(state, arcs)
+        for arc in arcs:
+            _check_arc(state, arc, rules)
+            after = END if arc.word == END else arc.target
+            links[names.index(state), names.index(after)] = True
     for problem, seen in (
         ("cannot be reached from the start", _reachable(links, names.index(start))[:-1]),
         ("cannot reach the end of a sentence", _reachable(links.T, len(rules))),
     ):
         if not seen.all():
             raise ValueError(f"state {names[int(np.argmin(seen))]!r} {problem}")
+
+
+def _check_odds(state: str, arcs: Sequence[Arc]) -> None:
+    words = [arc.word for arc in arcs]
+    total = math.fsum(arc.probability for arc in arcs)
+    if not all(0 < arc.probability <= 1 for arc in arcs) or abs(total - 1) > 1e-9:
+        raise ValueError(
+            f"the probabilities of state {state!r} must be positive and sum to 1; they sum to {total}"
+        )
+    if len(set(words)) < len(words):
+        raise ValueError(
+            f"a word leaves state {state!r} twice ({', '.join(words)}): the words would not tell the state"
+        )
+
+
+def _check_arc(state: str, arc: Arc, rules: Mapping[str, Sequence[Arc]]) -> None:
+    word, _, target = arc
+    if not isinstance(word, str):
+        raise TypeError(f"state {state!r}: a word must be a string, got {word!r}")
+    if word.split() != [word]:
+        raise ValueError(f"state {state!r}: {word!r} must be one word, without blanks")
+    if word == END and target:
+        raise ValueError(f"state {state!r}: after {END} comes no state, got {target!r}")
+    if word != END and target not in rules:
+        raise ValueError(f"state {state!r}: {word!r} leads to {target!r}, which does not exist")
 
 # %% ../nbs/a1c_sources.ipynb #06a91932
 def _noun_arcs(after_one: str, after_many: str, again: str) -> list[Arc]:
@@ -493,14 +500,14 @@ def _grammar() -> GrammarSource:
         }
     )
 
-# %% ../nbs/a1c_sources.ipynb #6ea8da67
-SOURCES = {
+# %% ../nbs/a1c_sources.ipynb #9ad37306
+SOURCES: dict[str, Callable[[], MarkovSource | GrammarSource]] = {
     "grammar": _grammar,
     "markov": _markov,
     "weather": lambda: MarkovSource([[0.9, 0.1], [0.5, 0.5]], alphabet="sr"),
 }
 
-
+# %% ../nbs/a1c_sources.ipynb #6ea8da67
 def sources() -> dict[str, MarkovSource | GrammarSource]:
     """Return the sources of text whose entropy is known, by name.
 

@@ -126,9 +126,10 @@ def _date_way(pattern: str) -> Way:
         if name and name not in _MONTHS:
             return None
         month = _MONTHS.index(name) + 1 if name else int(part.get("m") or 1)
-        clock = [int(part[unit] or 0) for unit in "HMS"]
+        hour, minute, second = (int(part[unit] or 0) for unit in "HMS")
         try:
-            moment = datetime(int(part["y"]), month, int(part.get("d") or 1), *clock)
+            day = int(part.get("d") or 1)
+            moment = datetime(int(part["y"]), month, day, hour, minute, second)
         except ValueError:  # a thirteenth month, a 30th of February
             return None
         return (moment - _EPOCH).total_seconds()
@@ -202,18 +203,20 @@ class _Column:
     """The values of a column under every way to read its cells that has not failed yet."""
 
     def __init__(self, ways: dict[str, Way]):
-        self.ways, self.doubt = dict(ways), None
+        self.ways = dict(ways)
         self.values = {name: array("d") for name in ways}
+        # the first cell that the ways read unlike: its line, its text, and what they read
+        self.doubt: tuple[int, str, list[float]] | None = None
 
     def add(self, cell: str, line: int) -> bool:
         """Read one more cell; return whether any way is left."""
-        read = {name: way(cell) for name, way in self.ways.items()}
-        if None in read.values():
-            read = {name: value for name, value in read.items() if value is not None}
+        tried = {name: way(cell) for name, way in self.ways.items()}
+        read = {name: value for name, value in tried.items() if value is not None}
+        if len(read) < len(tried):
             self.ways = {name: self.ways[name] for name in read}
             self.values = {name: self.values[name] for name in read}
         elif not self.doubt and len(set(read.values())) > 1:
-            self.doubt = (line, cell, *read.values())  # the first cell that the ways read unlike
+            self.doubt = (line, cell, list(read.values()))
         for name, value in read.items():
             self.values[name].append(value)
         return bool(read)
@@ -231,8 +234,9 @@ def _rows(text: str, delimiter: str, source: str) -> Iterator[tuple[int, list[st
     lines = (match.group() for match in _LINE.finditer(text))
     if delimiter == " ":
         lines = (line.strip() + "\n" for line in lines)
-    about = {"delimiter": delimiter or "\x1f", "skipinitialspace": delimiter == " "}
-    reader = csv.reader(lines, strict=True, **about)
+    reader = csv.reader(
+        lines, strict=True, delimiter=delimiter or "\x1f", skipinitialspace=delimiter == " "
+    )
     blank = 0
     try:
         for row in reader:
@@ -319,8 +323,8 @@ def _two_cuts(best: list[str], heads: dict[str, list[list[str]]], text: str) -> 
 #| code-summary: Code of the header
 def _counts_up(cells: Sequence[str]) -> bool:
     """Tell whether cells hold whole numbers that rise by one, or years that rise or fall."""
-    numbers = [_read_count(cell) for cell in cells]
-    if not numbers or None in numbers:
+    numbers = _read_all(_read_count, cells)
+    if not numbers:
         return False
     steps = {b - a for a, b in zip(numbers, numbers[1:], strict=False)}
     years = all(1000 <= n <= 2999 for n in numbers)
@@ -339,8 +343,8 @@ def _header_vote(first: str, below: Sequence[str], index: bool) -> bool | None:
 
 def _look_like_names(first: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
     """Tell whether a row of numbers could be names: years, 0, 0 and 1 and 2, or whole numbers above all others."""
-    names = [_read_count(cell) for cell in first]
-    if None in names or not all(columns):
+    names = _read_all(_read_count, first)
+    if names is None or not all(columns):
         return False
     below = [_read_count(cell) for column in columns for cell in column]
     return (
@@ -363,9 +367,10 @@ def _has_header(rows: list[list[str]], wanted: Iterable[str], source: str) -> bo
         _header_vote(cell, below, index=j == 0 and len(first) > 1)
         for j, (cell, below) in enumerate(zip(first, columns, strict=True))
     }
-    if len(votes - {None}) == 1:
-        return (votes - {None}).pop()
-    if votes == {None} and all(map(_is_number, first)) and not _look_like_names(first, columns):
+    decided = {vote for vote in votes if vote is not None}
+    if len(decided) == 1:
+        return decided.pop()
+    if not decided and all(map(_is_number, first)) and not _look_like_names(first, columns):
         return False
     raise ValueError(
         f"{source}, line 1: {', '.join(first)!r} can be a header or values: "
@@ -389,15 +394,26 @@ def _find_times(names: list[str], columns: Sequence[Sequence[str]]) -> int | Non
         if _kind_below(cells) == "date":
             return j
     for j, (name, cells) in enumerate(zip(names, columns, strict=True)):
-        if len(names) > 1 and name.lower() in _TIME_NAMES and _all_read(_read_count, cells):
-            steps = np.diff([_read_count(cell) for cell in cells])
-            if (steps > 0).all() or (steps < 0).all():
+        if len(names) > 1 and name.lower() in _TIME_NAMES:
+            counts = _read_all(_read_count, cells)
+            steps = np.diff(counts or [])
+            if counts and ((steps > 0).all() or (steps < 0).all()):
                 return j
     return 0 if _is_index(names) and _all_read(_read_count, columns[0]) else None
 
 
+def _read_all(way: Way, cells: Sequence[str]) -> list[float] | None:
+    """Read cells in one way; None if it cannot read one of them."""
+    numbers = []
+    for cell in cells:
+        if (number := way(cell)) is None:
+            return None
+        numbers.append(number)
+    return numbers
+
+
 def _all_read(way: Way, cells: Sequence[str]) -> bool:
-    return all(way(cell) is not None for cell in cells)
+    return _read_all(way, cells) is not None
 
 
 def _time_ways(cells: Sequence[str]) -> dict[str, Way]:
@@ -589,7 +605,7 @@ def _settle(column: _Column, layout: _Layout, j: int) -> tuple[str, array]:
     if len(column.ways) == 2 and column.doubt:
         point, comma = (np.frombuffer(column.values[sign]) for sign in ".,")
         if layout.delimiter != "," or not np.allclose(1000 * point, comma, rtol=1e-9, atol=0):
-            line, cell, *numbers = column.doubt
+            line, cell, numbers = column.doubt
             either = " or ".join(f"{number:g}" for number in numbers)
             raise ValueError(
                 f"{_place(layout, line, j)}: {cell!r} can be {either}: say decimal='.' or decimal=','"
@@ -684,7 +700,8 @@ def read_table(
     """
     if decimal not in (None, ".", ","):
         raise ValueError(f"decimal must be '.' or ',', got {decimal!r}")
-    if delimiter not in {None, *_DELIMITERS} and (len(delimiter) != 1 or delimiter in '"\r\n'):
+    cut = "," if delimiter is None else delimiter
+    if cut not in _DELIMITERS and (len(cut) != 1 or cut in '"\r\n'):
         words = ", ".join(_DELIMITERS)
         raise ValueError(f"delimiter must be one character, or one of {words}, got {delimiter!r}")
     text = text.removeprefix("\ufeff")
@@ -696,12 +713,12 @@ def read_table(
         values = np.frombuffer(settled[0][1])[:, None]  # (N, 1), a view
     else:
         values = np.column_stack([np.frombuffer(numbers) for _, numbers in settled])  # (N, C)
-    order, remarks = "as in the file", []
-    if times.ways:
+    order, remarks = "as in the file", ""
+    if times.ways and layout.labels is not None:
         about = f"{source}, column {layout.names[layout.labels]!r}"
         falls = _check_times(times, labels, lines, about, time_column is not None)
         order = "newest first" if falls else "oldest first"
-        remarks += filter(None, [_uneven_steps(times, labels)])
+        remarks = _uneven_steps(times, labels)
     if order == "newest first":
         values, labels = values[::-1], labels[::-1]
     values.setflags(write=False)
@@ -714,7 +731,7 @@ def read_table(
         header=layout.header,
         delimiter=layout.delimiter,
         decimal=settled[0][0],
-        remarks=tuple(remarks),
+        remarks=(remarks,) if remarks else (),
     )
 
 # %% ../nbs/a1b_tables.ipynb #cb5e8f12
@@ -760,10 +777,17 @@ def load_csv(
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    options = {"column": column, "header": header, "delimiter": delimiter, "decimal": decimal}
-    table = read_table(text, source=str(path), time_column=time_column, **options)
+    table = read_table(
+        text,
+        source=str(path),
+        column=column,
+        header=header,
+        delimiter=delimiter,
+        decimal=decimal,
+        time_column=time_column,
+    )
     if header is None and not table.header:
-        first = _LINE.match(text).group().strip()
+        first = re.split(r"[\r\n]", text, maxsplit=1)[0].strip()
         raise ValueError(
             f"{path} begins with the numbers {first}: its first line must name the columns, or say header=False"
         )

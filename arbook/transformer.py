@@ -512,6 +512,7 @@ def make_norm(config: GPTConfig) -> nn.Module:
 #| code-fold: true
 #| code-summary: Code of its parts
 Weights = Mapping[str, Tensor]
+_Model = TypeVar("_Model", bound="GPT")
 
 
 def draw_weights(model: GPT, generator: torch.Generator | None = None) -> None:
@@ -561,6 +562,39 @@ def check_format(path: Path, name: str | None) -> None:
         raise CheckpointError(
             f"{path} has version {record.get('version')!r}; this library reads version 1"
         )
+
+
+def as_cache(state: Any) -> KVCache:
+    """Return a state that is a cache, or raise TypeError."""
+    if not isinstance(state, KVCache):
+        raise TypeError(f"state must come from init_state, got {type(state).__name__}")
+    return state
+
+
+def build_gpt(
+    cls: type[_Model], config: GPTConfig, state: Mapping[str, Tensor], path: Path
+) -> _Model:
+    """Return a model with these weights, in evaluation mode, or raise CheckpointError if they do not fit."""
+    if config.n_layer > len(state):  # before building so many
+        raise CheckpointError(f"{path} holds {len(state)} tensors for {config.n_layer} layers")
+    try:
+        # Without memory and random numbers: the weights come from the file.
+        with torch.device("meta"):
+            model = cls(config)
+    except (OverflowError, RuntimeError, TypeError) as error:  # sizes beyond 64 bits
+        raise CheckpointError(f"{path}: its configuration makes no model: {error}") from error
+    check_weights(model.state_dict(), state, path)
+    n_bytes = sum(weight.nbytes for weight in state.values())
+    angles = 12 * config.context_length * config.head_dim  # bytes, while they are computed
+    if config.positions == "rotary" and angles > 2**26 + 4 * n_bytes:  # no tensor vouches for it
+        raise CheckpointError(
+            f"{path}: a context of {config.context_length} is out of proportion to {n_bytes} bytes of weights"
+        )
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:  # nothing but the tables of angles takes memory here
+        raise CheckpointError(f"{path}: its context has no room in memory: {error}") from error
+    return model.eval()
 
 # %% ../nbs/07_transformer.ipynb #a2f68c35
 class GPT(LanguageModel):
@@ -656,7 +690,7 @@ class GPT(LanguageModel):
     def step(self, ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
         """Read t more tokens, without gradients: ids (B, t), cache -> logits (B, t, V), the cache, longer by t."""
         with torch.no_grad():
-            return F.linear(self._read(ids, state), self.output_weight), state
+            return F.linear(self.hidden(ids, as_cache(state)), self.output_weight), state
 
     def next_logits(self, ids: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
         """Read t more tokens, and score only what follows the last: ids (B, t), cache -> logits (B, V), the cache.
@@ -664,7 +698,7 @@ class GPT(LanguageModel):
         So the logits of a long prompt, t times as many, are never made.
         """
         with torch.no_grad():
-            return F.linear(self._read(ids, state)[:, -1], self.output_weight), state
+            return F.linear(self.hidden(ids, as_cache(state))[:, -1], self.output_weight), state
 
     def select(self, state: KVCache, rows: Tensor) -> KVCache:
         """Return a cache with these rows of the batch, (W,)."""
@@ -679,8 +713,10 @@ class GPT(LanguageModel):
         return list(self.blocks)
 
     def flops(self, T: int) -> float:
-        """Return three times `forward_flops`, per position: that of a step of training."""
-        return 3 * forward_flops(self.config, T) / T
+        """Return the operations of training, per position: three times `forward_flops`."""
+        c = self.config
+        output = 6.0 * c.vocab_size * c.n_embd if c.tied else 0.0  # else it is one of the matrices
+        return super().flops(T) + output + 6.0 * c.n_embd * c.n_layer * (T + 1)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -701,11 +737,6 @@ class GPT(LanguageModel):
     def from_pretrained(cls, folder_or_name: str | Path, *, revision: str | None = None) -> Self:
         """Read the weights of GPT-2 from a folder, or by name from the Hugging Face hub; see `load_gpt2`."""
         return load_gpt2(cls, folder_or_name, revision=revision)
-
-    def _read(self, ids: Tensor, state: KVCache) -> Tensor:
-        if not isinstance(state, KVCache):
-            raise TypeError(f"state must come from init_state, got {type(state).__name__}")
-        return self.hidden(ids, state)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """Move or convert the model; the tables of angles are computed anew, not rounded."""
@@ -967,9 +998,6 @@ def from_gpt2_config(record: Mapping[str, Any]) -> GPTConfig:
         raise CheckpointError(f"the configuration makes no model: {error}") from error
 
 # %% ../nbs/07_transformer.ipynb #449d1b2a
-_Model = TypeVar("_Model", bound=GPT)
-
-
 def load_gpt2(
     cls: type[_Model], folder_or_name: str | Path, *, revision: str | None = None
 ) -> _Model:
@@ -1003,32 +1031,6 @@ def load_gpt2(
         raise CheckpointError(f"{folder_or_name}: {error}") from error
     state = {name: w.float() if w.is_floating_point() else w for name, w in state.items()}
     return build_gpt(cls, config, state, weights_path)
-
-
-def build_gpt(
-    cls: type[_Model], config: GPTConfig, state: Mapping[str, Tensor], path: Path
-) -> _Model:
-    """Return a model with these weights, in evaluation mode, or raise CheckpointError if they do not fit."""
-    if config.n_layer > len(state):  # before building so many
-        raise CheckpointError(f"{path} holds {len(state)} tensors for {config.n_layer} layers")
-    try:
-        # Without memory and random numbers: the weights come from the file.
-        with torch.device("meta"):
-            model = cls(config)
-    except (OverflowError, RuntimeError, TypeError) as error:  # sizes beyond 64 bits
-        raise CheckpointError(f"{path}: its configuration makes no model: {error}") from error
-    check_weights(model.state_dict(), state, path)
-    n_bytes = sum(weight.nbytes for weight in state.values())
-    angles = 12 * config.context_length * config.head_dim  # bytes, while they are computed
-    if config.positions == "rotary" and angles > 2**26 + 4 * n_bytes:  # no tensor vouches for it
-        raise CheckpointError(
-            f"{path}: a context of {config.context_length} is out of proportion to {n_bytes} bytes of weights"
-        )
-    try:
-        model.load_state_dict(state, assign=True)
-    except RuntimeError as error:  # nothing but the tables of angles takes memory here
-        raise CheckpointError(f"{path}: its context has no room in memory: {error}") from error
-    return model.eval()
 
 # %% ../nbs/07_transformer.ipynb #6f6d187d
 #| code-fold: true

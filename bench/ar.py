@@ -1,7 +1,7 @@
 """Speed, memory and accuracy of `arbook.ar` against NumPy and statsmodels, in one run.
 
 Run it with `make bench`, or `python -m bench.ar`. It takes some minutes and, for the peers, 10 GB of memory. The
-figures are printed and written to `runs/bench_ar.json`, which the first chapter shows.
+figures are printed and written to `runs/bench_ar.json`, which the page on how least squares is solved shows.
 """
 
 import argparse

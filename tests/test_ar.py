@@ -11,6 +11,7 @@ import pytest
 import torch
 from arbook import ar, data
 from arbook import leastsquares as ls
+from arbook.guards import NotFittedError
 from arbook.objective import causal_check
 from conftest import unavailable
 from hypothesis import given, settings
@@ -276,7 +277,7 @@ def test_a_stream_after_fit_is_refused():
 
 def test_a_stream_shorter_than_the_order_is_not_fitted_yet():
     model = ar.LinearAR(3).partial_fit([1.0, 2.0])
-    with pytest.raises(ar.NotFittedError, match="call fit first"):
+    with pytest.raises(NotFittedError, match="call fit first"):
         model.step([1, 2, 3])
 
 
@@ -990,7 +991,7 @@ def test_a_model_is_its_parameters(model):
 def test_a_model_whose_parameters_change_forgets_its_fit():
     model = ar.LinearAR(2).fit(FIBONACCI)
     assert model.set_params().set_params(order=2).coef_.round(6).tolist() == [1, 1]
-    with pytest.raises(ar.NotFittedError, match="call fit first"):
+    with pytest.raises(NotFittedError, match="call fit first"):
         model.set_params(order=3).predict(np.ones(3))
     assert model.fit(walk(30)).forecast(walk(30), 2).shape == (2,)
     assert ar.DirectAR(3, 2, anchor="last").set_params(order=2).fit(walk(30)).coef_.shape == (2, 2)
@@ -1004,7 +1005,7 @@ def test_a_missing_fit_is_told_before_anything_about_the_windows(model, X):
         lambda X: model.forecast(X, 1),
         getattr(model, "step", model.predict),
     ):
-        with pytest.raises(ar.NotFittedError, match="call fit first"):
+        with pytest.raises(NotFittedError, match="call fit first"):
             use(X)
 
 
@@ -1275,7 +1276,7 @@ def test_a_backtest_says_what_a_model_lacks():
 )
 @pytest.mark.parametrize("model", [ar.LinearAR(2), ar.DirectAR(2, 2)])
 def test_models_that_were_not_fitted_say_so(model, use):
-    with pytest.raises(ar.NotFittedError, match="call fit first"):
+    with pytest.raises(NotFittedError, match="call fit first"):
         use(model)
 
 

@@ -330,6 +330,18 @@ class WrongRows(Gate):
         return ob.rows_of(state, rows.sort().values)
 
 
+class LayersFirst(Gate):
+    """A state as torch.nn has it, of which the first axis is taken for the batch."""
+
+    def init_state(self, batch_size):
+        h, n = super().init_state(batch_size)
+        return h[None], n
+
+    def step(self, ids, state):
+        logits, (h, n) = super().step(ids, (state[0][0], state[1]))
+        return logits, (h[None], n)
+
+
 class RewindsTooFar(Prefix):
     def rewind(self, state, n):
         return super().rewind(state, n - 1)
@@ -388,6 +400,7 @@ def secretive():
     ("model", "message"),
     [
         (gate(WrongRows), "select must return"),
+        (gate(LayersFirst), r"select must return the state of these rows \(IndexError: "),
         (RewindsTooFar(), "rewind must return"),
         (RewindsNothing(), "rewind must return"),
         (gate(ForgetsBetweenWindows), "loss_and_state must read"),

@@ -214,3 +214,11 @@ def test_every_kind_of_real_number_becomes_a_float(value):
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(TypeError, match="^x must be a number"):
         as_number(value, "x")
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError)]
+)
+def test_a_size_that_is_none_is_refused_also_without_ids(size, error):
+    with pytest.raises(error, match="vocab_size must be"):
+        as_ids([], size)

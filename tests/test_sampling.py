@@ -545,7 +545,7 @@ def test_scalars_and_batches_in_the_wrong_place_are_named():
     with pytest.raises(TypeError, match="prompt must be a tensor or a sequence of ids"):
         sa.generate(model, torch.tensor(3), max_new_tokens=1)
     for stop in (torch.tensor(3), np.array(3), torch.tensor([3]), np.int64(3)):
-        assert sa.as_stop(stop, V) == {3}
+        assert ru.as_stop(stop, V) == {3}
     for search in (
         lambda p: sa.beam_search(model, p, max_new_tokens=2),
         lambda p: sa.best_of_n(model, p, 2, max_new_tokens=2),
@@ -626,7 +626,7 @@ def test_a_loop_is_found_if_and_only_if_the_end_repeats(ids, repeats):
         for p in range(1, len(ids) // repeats + 1)
         if len({tuple(ids[len(ids) - (i + 1) * p : len(ids) - i * p]) for i in range(repeats)}) == 1
     ]
-    found = sa.find_loop(ids, repeats=repeats)
+    found = ru.find_loop(ids, repeats=repeats)
     assert (found is None) == (not periods)
     if found:
         start, period = found

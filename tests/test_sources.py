@@ -156,9 +156,11 @@ def test_bad_requests_to_sources_name_the_argument():
         (lambda: weather.sample(0, rng=rng), ValueError, "n must be at least 1, got 0"),
         (lambda: weather.sample(2.0, rng=rng), TypeError, "n must be an integer"),
         (lambda: weather.sample(True, rng=rng), TypeError, "n must be an integer"),
-        (lambda: weather.sample(2, rng=0), TypeError, "rng must be a numpy Generator"),
+        (lambda: weather.sample(2, rng="0"), TypeError, r"rng must be a numpy\.random\.Generator"),
+        (lambda: weather.sample(2, rng=True), TypeError, r"rng must be a numpy\.random\.Generator"),
+        (lambda: weather.sample(2, rng=-1), ValueError, "rng must be at least 0"),
         (lambda: grammar.sample(0, rng=rng), ValueError, "n_sentences must be at least 1"),
-        (lambda: grammar.sample(1, rng=None), TypeError, "rng must be a numpy Generator"),
+        (lambda: grammar.sample(1, rng=None), TypeError, r"rng must be a numpy\.random\.Generator"),
         (lambda: grammar.sentence_log_prob("the cat"), TypeError, "sequence of words"),
         (lambda: grammar.conditional_entropy(-1), ValueError, "order must be at least 0"),
         (lambda: sources.MarkovSource.random(3, 4, rng=rng), ValueError, "n_successors"),
@@ -173,6 +175,15 @@ def test_bad_requests_to_sources_name_the_argument():
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_a_seed_is_a_generator_for_every_source():
+    fresh = lambda: np.random.default_rng(7)  # noqa: E731
+    for source in sources.sources().values():
+        for n in (1, 40):
+            assert list(source.sample(n, rng=7)) == list(source.sample(n, rng=fresh()))
+    by_seed, by_generator = (sources.MarkovSource.random(9, 3, rng=rng) for rng in (7, fresh()))
+    np.testing.assert_array_equal(by_seed.transition, by_generator.transition)
 
 
 def test_what_a_source_knows_cannot_be_changed():

@@ -231,14 +231,6 @@ def test_integers_of_every_kind_are_ids(ids):
     assert BPETokenizer().decode(ids) == "ab"
 
 
-@pytest.mark.parametrize(
-    ("size", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError)]
-)
-def test_a_size_that_is_none_is_refused_also_without_ids(size, error):
-    with pytest.raises(error, match="vocab_size must be"):
-        tokens.as_ids([], size)
-
-
 @given(st.lists(st.text("abc", min_size=1), min_size=1, unique=True), st.data())
 def test_a_vocabulary_spells_ids_as_it_numbers_tokens(words, drawn):
     vocab = Vocab([None, *words])

@@ -657,6 +657,29 @@ def test_heads_of_odd_width_work_where_nothing_is_rotated(head_dim):
     assert max(conformance.check_conformance(model).values()) < 1e-10
 
 
+@layouts
+@pytest.mark.parametrize("length", [1, 2, 7, T])
+def test_a_step_of_training_takes_three_times_the_operations_of_a_pass(layout, length):
+    """Per position: a pass forwards, and twice as much backwards; what is looked up is free."""
+    model = make(layout)
+    assert model.flops(length) == 3 * tr.forward_flops(model.config, length) / length
+
+
+def test_a_model_says_its_blocks_and_the_rows_and_the_past_of_its_state():
+    model, ids = (
+        make("modern"),
+        torch.randint(V, (3, 9), generator=torch.Generator().manual_seed(0)),
+    )
+    assert model.parts() == list(model.blocks)
+    _, state = model.step(ids[:, :6], model.init_state(3))
+    chosen = model.select(state, torch.tensor([2, 0, 2]))
+    back = model.rewind(state, 4)
+    assert back.length == 4 and chosen.length == 6
+    for rows, start, one in (([2, 0, 2], 6, chosen), ([0, 1, 2], 4, back)):
+        logits, _ = model.step(ids[rows, start:], one)
+        assert torch.allclose(logits, model(ids)[rows, start:], rtol=0, atol=1e-10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["gpt2", "grouped"])
 def test_the_forward_pass_is_one_graph_for_the_compiler(layout):
