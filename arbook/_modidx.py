@@ -131,6 +131,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                             'arbook.cli.byte_model': ('a3_cli.html#byte_model', 'arbook/cli.py'),
                             'arbook.cli.check_forecast': ('a3_cli.html#check_forecast', 'arbook/cli.py'),
                             'arbook.cli.check_output': ('a3_cli.html#check_output', 'arbook/cli.py'),
+                            'arbook.cli.completed': ('a3_cli.html#completed', 'arbook/cli.py'),
                             'arbook.cli.corpus_path': ('a3_cli.html#corpus_path', 'arbook/cli.py'),
                             'arbook.cli.counted': ('a3_cli.html#counted', 'arbook/cli.py'),
                             'arbook.cli.data_names': ('a3_cli.html#data_names', 'arbook/cli.py'),

@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def checksum(tensors: dict[str, Tensor], text: str) -> str:
     found = hashlib.sha256(text.encode())
     for name, t in sorted(tensors.items()):
         found.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-        found.update(t.contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(t.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 # %% ../nbs/08c_checkpoints.ipynb #e276a75d
@@ -138,7 +138,8 @@ def put_back(
         for name, t in model.state_dict().items():
             t.copy_(divided_like(tensors[f"model.{name}"], t))
     owner = {p: optimizer for optimizer in optimizers for p in _parameters(optimizer)}
-    named, moved = dict(model.named_parameters()), defaultdict(dict)
+    named = dict(model.named_parameters())
+    moved: dict[nn.Parameter, dict[str, Tensor]] = defaultdict(dict)
     for name, t in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
@@ -167,9 +168,10 @@ def divided_like(whole: Tensor, t: Tensor) -> Tensor:
     """Return a tensor divided among processes as another one is, which all of them have to ask for."""
     if not hasattr(t, "full_tensor"):
         return whole
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-    return distribute_tensor(whole.to(t.device), t.device_mesh, t.placements)
+    like = cast(DTensor, t)
+    return distribute_tensor(whole.to(t.device), like.device_mesh, like.placements)
 
 
 def state_tensors(state: Any) -> list[Tensor]:
@@ -230,14 +232,14 @@ def unlock_folder(folder: Path, lock: IO) -> None:
     lock.close()
 
 
-def fingerprint(ids: Tensor | np.memmap) -> str:
+def fingerprint(ids: Tensor | np.ndarray) -> str:
     """Return a SHA-256 by which a text is recognised: of all of it, or of start, end and length of a mapped file."""
     if isinstance(ids, Tensor):
         return _hash_all(ids.cpu().numpy())
     return _hash_ends(ids, ids.dtype)
 
 
-def is_fingerprint(found: str | None, ids: Tensor | np.memmap) -> bool:
+def is_fingerprint(found: str | None, ids: Tensor | np.ndarray) -> bool:
     """Tell whether a fingerprint is of this text, also if it was in an array then and is in a mapped file now."""
     if found is None or found == fingerprint(ids):
         return found is not None
@@ -253,14 +255,14 @@ def is_fingerprint(found: str | None, ids: Tensor | np.memmap) -> bool:
 def _hash_all(ids: np.ndarray) -> str:
     found = hashlib.sha256()
     for start in range(0, len(ids), 1 << 20):
-        found.update(ids[start : start + (1 << 20)].astype(np.int32))
+        found.update(ids[start : start + (1 << 20)].astype(np.int32).data)
     return found.hexdigest()
 
 
 def _hash_ends(ids: np.ndarray, dtype: np.dtype) -> str:
     found = hashlib.sha256(f"{len(ids)} {dtype}".encode())
     for part in (ids[: 1 << 20], ids[-(1 << 20) :]):
-        found.update(part.astype(dtype))
+        found.update(part.astype(dtype).data)
     return found.hexdigest()
 
 # %% ../nbs/08c_checkpoints.ipynb #dedab045
@@ -293,10 +295,10 @@ def write_token_file(
     V = as_count(vocab_size, "vocab_size")
     dtype = np.dtype("<u2" if V <= 2**16 else "<u4")
     header = {"format": _TOKEN_FORMAT, "version": 1, "dtype": dtype.str, "vocab_size": V}
-    pieces = ids if isinstance(ids, Iterator) else [ids]
+    pieces: Iterable[Any] = ids if isinstance(ids, Iterator) else [ids]
     with open_atomically(path) as file:
         file.write(bytes(_HEADER_BYTES))
-        n = sum(file.write(as_ids(p, V).astype(dtype)) for p in pieces) // dtype.itemsize
+        n = sum(file.write(as_ids(p, V).astype(dtype).data) for p in pieces) // dtype.itemsize
         file.seek(0)
         file.write(json.dumps(header | {"length": n}).ljust(_HEADER_BYTES - 1).encode() + b"\n")
     return n

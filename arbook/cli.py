@@ -191,12 +191,16 @@ class Names(Sequence):
         return len(self.look_up())
 
 # %% ../nbs/a3_cli.ipynb #d23d7bf9
+def completed(argument: argparse.Action, kind: str) -> None:
+    """Let the TAB key complete an argument: with a "file" or a "directory"."""
+    vars(argument)["complete"] = kind  # where shtab looks
+
+
 def add_file(parser: argparse.ArgumentParser, about: str, **options: Any) -> None:
     """Add the argument FILE; without it, a command reads standard input."""
     options = {"nargs": "?", "default": "-", "metavar": "FILE", **options}
-    parser.add_argument(
-        "file", help=f"{about} (- or nothing: standard input)", **options
-    ).complete = "file"
+    about = f"{about} (- or nothing: standard input)"
+    completed(parser.add_argument("file", help=about, **options), "file")
 
 
 def read_bytes(path: str) -> bytes:
@@ -260,7 +264,7 @@ def remark(given: argparse.Namespace, text: str) -> None:
 
 def progress(given: argparse.Namespace, total: int, unit: str) -> Any:
     """Return a progress bar on standard error; it is invisible unless a person looks."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
 
     hidden = True if given.quiet else None  # None: unless standard error is a terminal
     return tqdm(
@@ -314,12 +318,10 @@ def add_forecast(commands: Commands) -> None:
     text = "fit each step ahead by itself, without intervals"
     kind.add_argument("--direct", action="store_true", help=text)
     text = "draw it: in the terminal (on standard error), or in a file whose name ends in .svg"
-    plot = parser.add_argument(
-        "--plot", nargs="?", const=True, type=_svg, metavar="OUT.svg", help=text
-    )
-    plot.complete = "file"
+    plot: dict[str, Any] = {"nargs": "?", "const": True, "type": _svg, "metavar": "OUT.svg"}
+    completed(parser.add_argument("--plot", help=text, **plot), "file")
     text = "write the forecast to a CSV file, with the dates that follow those of the table"
-    parser.add_argument("-o", "--output", metavar="OUT.csv", help=text).complete = "file"
+    completed(parser.add_argument("-o", "--output", metavar="OUT.csv", help=text), "file")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
 
@@ -353,12 +355,13 @@ def run_forecast(given: argparse.Namespace) -> None:
     level = check_forecast(given)
     for out in filter(None, (given.output, given.plot if given.plot is not True else None)):
         check_output(given, out)
-    names = ("column", "header", "delimiter", "decimal", "time_column")
+    names = ["column", "header", "delimiter", "decimal", "time_column"]
     options = {name: getattr(given, name) for name in names}
     table = read_one_column(read_text(given.file), source_name(given.file), **options)
-    names = ("order", "max_order", "horizon", "direct")
+    names = ["order", "max_order", "horizon", "direct"]
     options = {name: getattr(given, name) for name in names} | {"source": source_name(given.file)}
-    order, columns, remarks = forecast_series(table.values[:, 0], level=level, **options)
+    options |= {} if level is None else {"level": level}
+    order, columns, remarks = forecast_series(table.values[:, 0], **options)
     for text in (describe_table(table), *table.remarks, *remarks):
         remark(given, text)
     times = next_times(given, table)
@@ -417,7 +420,7 @@ def draw(
     name = table.columns[0] if table.header else "value"
     if given.plot is not True:
         title = f"Forecast of {name}, {given.horizon} steps"
-        about = {"labels": labels, "title": title, "name": name, "level": level}
+        about: dict[str, Any] = {"labels": labels, "title": title, "name": name, "level": level}
         write_atomically(given.plot, svg_plot(past, future, bounds, **about))
         return remark(given, f"{given.plot}: the last {drawn} values and the forecast")
     size = shutil.get_terminal_size((80, 24))
@@ -511,7 +514,7 @@ def data_parts(name: str) -> list[str]:
     return [key for key in data.CORPORA if key.startswith(f"{name}-")]
 
 
-def run_data(given: argparse.Namespace) -> int | None:
+def run_data(given: argparse.Namespace) -> int:
     """List the data, describe those of one name, or print their path or content."""
     if given.all:
         if given.name is not None:
@@ -520,7 +523,8 @@ def run_data(given: argparse.Namespace) -> int | None:
     if given.name is None and (given.path or given.print):
         given.parser.error("--path and --print need a NAME")
     if given.print:
-        return print_content(given.name, given.print)
+        print_content(given.name, given.print)
+        return 0
     names = [name for name in data_names() if not data_parts(name)]
     if given.name is not None:
         names = data_parts(given.name) or [given.name]
@@ -531,6 +535,7 @@ def run_data(given: argparse.Namespace) -> int | None:
             why = "needs no file" if made else "is not here; --download fetches it"
             raise CommandError(f"{name} has no path: it {why}")
         emit(given, record, as_lines(record, given.path, given.name is None))
+    return 0
 
 # %% ../nbs/a3_cli.ipynb #13ed71fd
 def describe_data(name: str, download: bool) -> dict[str, Any]:
@@ -627,11 +632,10 @@ def add_model(
         "adaptive:ORDER learns while it reads; ngram:ORDER is fitted to --train; a folder that `arbook train` "
         f"has written, or with GPT-2's files; a name on the Hugging Face hub (default: {shown})"
     )
-    parser.add_argument(
-        "--model", type=model_name, default=default, help=about
-    ).complete = "directory"
+    model = parser.add_argument("--model", type=model_name, default=default, help=about)
+    completed(model, "directory")
     about = "for ngram:ORDER, what to fit: a text of `arbook data`, or any file (default: pydoc)"
-    parser.add_argument("--train", metavar="TEXT", help=about).complete = "file"
+    completed(parser.add_argument("--train", metavar="TEXT", help=about), "file")
     about = "where a network computes: cpu, cuda, cuda:1 ... (default: %(default)s)"
     parser.add_argument("--device", default=device, help=about)
 
@@ -701,20 +705,19 @@ def score_text(
         why = "it has no token" if not ids else "its only token has nothing before it"
         raise CommandError(f"{source_name(path)} holds nothing to predict: {why}")
     scored = scored_text(tokenizer, text)
-    sizes = {"n_bytes": len(scored.encode()) or None, "n_words": len(scored.split()) or None}
-    name = getattr(tokenizer, "unk", None)
-    unknown = ids.count(tokenizer.vocab.ids.get(name))
+    sizes: dict[str, Any] = {
+        "n_bytes": len(scored.encode()) or None,
+        "n_words": len(scored.split()) or None,
+    }
+    name = getattr(tokenizer, "unk", None) or ""
+    unknown = ids.count(tokenizer.vocab.ids[name]) if name in tokenizer.vocab else 0
     if unknown:
         about = f"{unknown} of {len(ids)} tokens are {name}"
         remark(given, f"{about}, and nothing is paid for their spelling")
     with progress(given, len(ids), "token") as bar:
         pieces = in_pieces(ids, bar)
-        options = {
-            "context_length": given.context_length,
-            "stride": given.stride,
-            "start_id": start,
-        }
-        return score(model, pieces, **options, **sizes)
+        options: dict[str, Any] = {"context_length": given.context_length, "stride": given.stride}
+        return score(model, pieces, start_id=start, **options, **sizes)
 
 
 def in_pieces(ids: list[int], bar: Any, size: int = 4096) -> Iterator[list[int]]:
@@ -811,7 +814,7 @@ def draw_tokens(given, model: "LanguageModel", ids: list[int], seed: int) -> Ite
     dice = torch.Generator().manual_seed(seed)
     sizes = {"max_new_tokens": given.max_new_tokens, "min_new_tokens": given.min_new_tokens}
     steps = stream(model, ids, sampler=rules, generator=dice, **sizes)
-    return (step.ids.item() for step in steps)
+    return (int(step.ids) for step in steps)
 
 
 def first_token(tokenizer: "Tokenizer") -> list[int]:
@@ -922,7 +925,7 @@ def add_coder(
     parser.epilog = _SPEED
     add_file(parser, "any file")
     about = f"file to write, - for standard output (default: {default}; - for what comes through a pipe)"
-    parser.add_argument("-o", "--output", metavar="OUT", help=about).complete = "file"
+    completed(parser.add_argument("-o", "--output", metavar="OUT", help=about), "file")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     return parser
 
@@ -938,9 +941,8 @@ def run_compress(given: argparse.Namespace) -> None:
             "an archive is nothing for a terminal: redirect it, or name a file with -o"
         )
     content, model = read_bytes(given.file), byte_model(given)
-    name = (
-        given.model if given.model.partition(":")[0] in COUNTED else ""
-    )  # a path is nobody's business
+    # a path is nobody's business
+    name = given.model if given.model.partition(":")[0] in COUNTED else ""
     with progress(given, len(content), "B") as bar:
         archive = compress(content, model, name=name, progress=bar.update)
     deliver(given, out, archive, n_archive=len(archive), **archive_info(archive))
@@ -971,9 +973,8 @@ def _named_model(name: str, source: str) -> str:
     """Return the model to read an archive with, or raise CommandError: a stranger may have written the name."""
     if not name:
         return "adaptive:6"
-    if re.fullmatch(
-        "(adaptive|ngram):[1-9]", name
-    ):  # nothing is opened or fetched for it, and it is soon made
+    # nothing is opened or fetched for such a model, and it is soon made
+    if re.fullmatch("(adaptive|ngram):[1-9]", name):
         return name
     raise CommandError(f"{source} asks for the model {name}: if you want it, say --model {name}")
 
@@ -1046,21 +1047,17 @@ def add_train(commands: Commands) -> None:
     about = "Train a language model on a text of yours, or go on with a run that was stopped."
     parser = add_command(commands, "train", run_train, about)
     about = "texts to learn from, one after the other; their end is held out (-: standard input)"
-    parser.add_argument("file", nargs="*", metavar="FILE", help=about).complete = "file"
-    about = (
-        "how long it may take, about: the model and its schedule are planned for it (default: 5)"
-    )
+    completed(parser.add_argument("file", nargs="*", metavar="FILE", help=about), "file")
+    about = "how long it may take, about: model and schedule are planned for it (default: 5)"
     parser.add_argument("--minutes", type=float, metavar="M", help=about)
     kinds = ("characters", "bytes", "bpe", "words")
-    about = (
-        "what a token is: %(choices)s (default: characters, or bytes or bpe for a large alphabet)"
-    )
+    about = "what a token is: %(choices)s (default: characters; of a large alphabet bytes or bpe)"
     parser.add_argument("--tokens", choices=kinds, metavar="KIND", help=about)
     about = "in place of FILE, a run of the book: %(choices)s"
     preset = parser.add_argument("--preset", metavar="NAME", help=about)
     preset.choices = Names(preset_names)
     about = "folder for plan, checkpoint, log, model, tokenizer and record (default: FILE-run)"
-    parser.add_argument("--out", metavar="DIR", help=about).complete = "directory"
+    completed(parser.add_argument("--out", metavar="DIR", help=about), "directory")
     about = "cpu, cuda, cuda:1 ... (default: a GPU if there is one)"
     parser.add_argument("--device", default="auto", help=about)
     about = "of weights, windows and dropout (default: 0)"
@@ -1069,7 +1066,7 @@ def add_train(commands: Commands) -> None:
     about = "another setting of model or training, such as lr=0.01; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=about)
     about = "copy what a finished run of the book found to a folder of records"
-    parser.add_argument("--record", metavar="FOLDER", help=about).complete = "directory"
+    completed(parser.add_argument("--record", metavar="FOLDER", help=about), "directory")
 
 
 _IN_TRAIN = {  # what the library says, and the command

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 from . import __version__, data
-from .checkpoints import load_best, load_model, save_model
+from .checkpoints import load_best, load_model, recorded_model, save_model
 from .files import read_json, write_atomically
+from .guards import as_choice
 from .machines import choose_device, matmul_rate, process_number
 from .ngram import NGramLM
 from .objective import LanguageModel
@@ -45,7 +46,11 @@ from .transformer import GPT, GPTConfig
 
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'code_revision', 'device_name', 'copy_record',
-           'read_records', 'loss_band']
+           'read_records', 'loss_band', 'load_model', 'recorded_model', 'save_model']
+
+# %% ../nbs/08b_runs.ipynb #5b0e650d
+# Those who look for a recorded model look here.
+_all_ = [load_model, recorded_model, save_model]
 
 # %% ../nbs/08b_runs.ipynb #157b597b
 # For each kind of model its class, and what makes a configuration from a vocabulary and settings.
@@ -232,21 +237,20 @@ def run_preset(
         signal that ended the run, or None; if the run is finished, also a sample, and the losses of the best model and
         of n-grams on the validation and test text. These are left to the first of several processes.
     """
-    if isinstance(name, str) and name not in PRESETS:
-        raise ValueError(f"name must be one of {', '.join(PRESETS)}, got {name!r}")
     own = isinstance(name, Preset)
+    chosen = name if isinstance(name, Preset) else PRESETS.get(name)
+    if chosen is None:
+        raise ValueError(f"name must be one of {', '.join(PRESETS)}, got {name!r}")
     if (settings or own) and record_to is not None:
         raise ValueError("record_to must be None if settings differ from those of the preset")
-    preset, out = (name if own else PRESETS[name]).changed(settings or {}), Path(out)
+    preset, out = chosen.changed(settings or {}), Path(out)
     parts = data.splits(preset.corpus) if parts is None else parts
     tokenizer, ids = encode_parts(parts, preset.unit)
     generator = torch.Generator().manual_seed(step_seed(seed, 0, 0))
     model = preset.build(tokenizer.vocab_size, generator)
-    places = {"checkpoint_dir": str(out), "progress": progress, "device": device}
-    config = TrainConfig(
-        **{"checkpoint_every": 100, **preset.training},
-        **{**places, "seed": seed, "max_seconds": max_seconds},
-    )
+    of_this_run: dict[str, Any] = {"checkpoint_dir": str(out), "progress": progress}
+    of_this_run |= {"device": device, "seed": seed, "max_seconds": max_seconds}
+    config = TrainConfig(**{"checkpoint_every": 100, **preset.training}, **of_this_run)
     path, first = out / "record.json", process_number() == 0
 
     def note(line: dict[str, Any]) -> None:
@@ -255,7 +259,7 @@ def run_preset(
         if notify is not None:
             notify(line)
 
-    with _noted_signals() if stop_on_signals else nullcontext([]) as signals:
+    with _noted_signals(stop_on_signals) as signals:
         stop = (lambda: bool(signals)) if stop_on_signals else None
         result = train(model, ids["train"], ids["valid"], config, stop=stop, notify=note)
     found = read_json(path) if first and path.exists() else {}
@@ -289,18 +293,16 @@ def _describe(preset: Preset, tokenizer: Tokenizer, out: Path, *, anew: bool) ->
 #| code-fold: true
 #| code-summary: Code of its parts
 @contextmanager
-def _noted_signals() -> Iterator[list[str]]:
+def _noted_signals(wanted: bool = True) -> Iterator[list[str]]:
     """Note the names of SIGINT, which is Ctrl-C, and SIGTERM instead of ending; a second one of a kind ends as usual.
 
     In the main thread, where signals arrive; in another one nothing is noted. What is ignored stays ignored.
     """
     noted: list[str] = []
-    here = threading.current_thread() is threading.main_thread()
+    here = wanted and threading.current_thread() is threading.main_thread()
     kinds = (signal.SIGINT, signal.SIGTERM) if here else ()
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-    for kind in kinds:
-        if before[kind] in (signal.SIG_IGN, None):
-            del before[kind]
+    before: dict[int, Any] = {kind: signal.getsignal(kind) for kind in kinds}
+    before = {kind: old for kind, old in before.items() if old not in (signal.SIG_IGN, None)}
 
     def note(number: int, frame: Any) -> None:
         signal.signal(number, before[number])
@@ -337,8 +339,11 @@ def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np
     ones, as Penn Treebank does, those that occur once. Byte pairs are learned from the training text, one for every
     400 characters and at most 8,000.
     """
+    as_choice(unit, "unit", ("character", "byte", "token", "word"))
     texts = {name: getattr(parts, name) for name in ("train", "valid", "test")}
     texts = {name: text for name, text in texts.items() if text}
+    tokenizer: Tokenizer
+    ends: list[str] = []
     if unit == "character":
         tokenizer = CharTokenizer.train("".join(texts.values()))
     elif unit == "byte":
@@ -346,14 +351,11 @@ def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np
     elif unit == "token":
         pairs = min(len(parts.train) // 400, 8_000)
         tokenizer = BPETokenizer.train(parts.train, 256 + pairs)
-    if unit != "word":
-        return tokenizer, {name: tokenizer.encode_array(text) for name, text in texts.items()}
-    texts = {name: mark_ends(text) for name, text in texts.items()}
-    least = 1 if "<unk>" in parts.train else 2
-    ends = ["<eos>"]
-    tokenizer = WordTokenizer.train(
-        texts["train"], min_count=least, split="whitespace", special_tokens=ends
-    )
+    else:
+        texts, ends = {name: mark_ends(text) for name, text in texts.items()}, ["<eos>"]
+        options: dict[str, Any] = {"split": "whitespace", "special_tokens": ends}
+        least = 1 if "<unk>" in parts.train else 2
+        tokenizer = WordTokenizer.train(texts["train"], min_count=least, **options)
     return tokenizer, {
         name: tokenizer.encode_array(text, allowed_special=ends) for name, text in texts.items()
     }
@@ -392,10 +394,9 @@ def compare_with_ngrams(
         if ngrams is None:
             continue
         if eos is None:
-            log_p = ngrams.log_prob(torch.tensor(text)[None])
+            loss = -float(ngrams.log_prob(torch.tensor(text)[None]).mean())
         else:
-            log_p = ngrams.sentence_log_prob(text)
-        loss = -float(log_p.mean())
+            loss = -float(ngrams.sentence_log_prob(text).mean())
         scores["baseline"][name] = {"loss": loss, "perplexity": math.exp(loss)}
     first = start_id(tokenizer)
     start = [[int(ids["train"][0]) if first is None else first]]  # (1, 1)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -188,12 +188,12 @@ def accumulate(
         count = sum(int((targets != IGNORE).sum()) for _, targets in pieces)
     if not count:
         raise ValueError("pieces must hold at least one target that is not ignored")
-    total = 0.0
+    total = torch.zeros(())
     for i, (inputs, targets) in enumerate(pieces):
         with pause() if i + 1 < len(pieces) else nullcontext():
             part = loss(inputs, targets) / count
             part.backward()
-        total = total + part.detach()
+        total = part.detach() + total.to(part)
     return total
 
 # %% ../nbs/08_steps.ipynb #aa5f981b
@@ -340,11 +340,11 @@ class Muon(torch.optim.Optimizer):
         lr, beta = group["lr"], group["momentum"]
         steps = []
         for p in params:
-            state = self.state[p]
+            state, gradient = self.state[p], cast(Tensor, p.grad)
             if not state:
                 state["momentum"] = torch.zeros_like(p)
-            mean = state["momentum"].lerp_(p.grad, 1 - beta)
-            steps.append(p.grad.lerp(mean, beta))  # Nesterov: as if one step ahead
+            mean = state["momentum"].lerp_(gradient, 1 - beta)
+            steps.append(gradient.lerp(mean, beta))  # Nesterov: as if one step ahead
         size = 0.2 * math.sqrt(max(params[0].shape))
         stack = torch.stack(steps)
         if stack.device.type == "cuda" and stack.dtype == torch.float32:

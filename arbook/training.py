@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
 
 from arbook.checkpoints import (
     BEST,
@@ -31,12 +31,9 @@ from arbook.checkpoints import (
     divided_like,
     fingerprint,
     is_fingerprint,
-    load_model,
     load_run,
     lock_folder,
     put_back,
-    recorded_model,
-    save_model,
     save_run,
     state_from,
     state_tensors,
@@ -76,12 +73,7 @@ from arbook.steps import (
 )
 
 # %% auto #0
-__all__ = ['TrainConfig', 'learning_rate', 'make_optimizers', 'TrainingError', 'TrainResult', 'train', 'ancestral_sample',
-           'load_model', 'recorded_model', 'save_model']
-
-# %% ../nbs/08_training.ipynb #5b0e650c
-# Those who train find models and their files here, too.
-_all_ = [load_model, recorded_model, save_model]
+__all__ = ['TrainConfig', 'learning_rate', 'make_optimizers', 'TrainingError', 'TrainResult', 'train', 'ancestral_sample']
 
 # %% ../nbs/08_training.ipynb #35ae5fdf
 T = TypeVar("T")
@@ -276,8 +268,8 @@ def make_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.opt
         if config.optimizer == "sgd":
             optimizers.append(torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum))
         else:
-            options = {"lr": config.lr, "betas": config.betas, "fused": fused}
-            optimizers.append(torch.optim.AdamW(groups, **options))
+            adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+            optimizers.append(adamw)
     if muon:
         kind = {"momentum": config.momentum, "weight_decay": decay}
         optimizers.append(Muon(muon, lr=config.lr, **kind))
@@ -538,7 +530,7 @@ class Validation:
         config: TrainConfig,
         team: Team,
     ):
-        self.ids: Tensor | np.memmap | None = None
+        self.ids: Tensor | np.ndarray | None = None
         if ids is not None:
             checked = as_text_ids(ids, loss.model.vocab_size, 2, "val_ids", team.device)
             self.ids = checked[: config.eval_tokens]
@@ -548,6 +540,8 @@ class Validation:
     def measure(self, step: int) -> float:
         """Return the loss; each process computes its share, or all of it if a state is carried from start to end."""
         team = self.team
+        if self.ids is None:
+            raise ValueError("there is no validation text to measure on")
         if self.loss.carry:
             batches = text_windows(self.ids, max(self.block_size, STREAM_WINDOW), 1)
         else:
@@ -576,7 +570,8 @@ class Validation:
             return
         tensors = tensors_of(self.loss.model, [])
         if self.team.rank == 0:
-            record = self.best | {"text": fingerprint(self.ids)}
+            text = None if self.ids is None else fingerprint(self.ids)
+            record = self.best | {"text": text}
             save_run(Path(self.config.checkpoint_dir) / BEST, tensors, record)
 
     def recall(self) -> dict[str, Any] | None:
@@ -659,8 +654,9 @@ class Log:
         tokens: int,
         notify: Callable[[dict[str, Any]], None] | None,
     ):
-        writes = config.checkpoint_dir is not None and team.rank == 0
-        self.path = Path(config.checkpoint_dir) / LOG if writes else None
+        self.path: Path | None = None
+        if config.checkpoint_dir is not None and team.rank == 0:
+            self.path = Path(config.checkpoint_dir) / LOG
         self.config, self.team, self.clock, self.tokens = config, team, clock, tokens
         self.notify = notify or (lambda line: None)
         self.history: list[dict[str, Any]] = []
@@ -772,9 +768,10 @@ class Checkpoint:
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and record of a checkpoint of this run; both are empty if there is none."""
+        tensors: dict[str, Tensor] = {}
+        record: dict[str, Any] = {}
         if self.folder is None:
-            return {}, {}
-        tensors, record = {}, {}
+            return tensors, record
         if (self.folder / CHECKPOINT).exists():
             tensors, record = load_run(self.folder / CHECKPOINT)
             self._check_identity(record["identity"])
@@ -788,7 +785,7 @@ class Checkpoint:
         for name, value in self.identity.items():
             if saved.get(name) != value:
                 raise CheckpointError(
-                    f"{self.folder / CHECKPOINT} is of another run: its {name} is "
+                    f"{self.folder}{os.sep}{CHECKPOINT} is of another run: its {name} is "
                     f"{saved.get(name)!r}, not {value!r}; use another checkpoint_dir"
                 )
 
@@ -817,7 +814,7 @@ class Checkpoint:
 
 
 def identity_of(
-    model: LanguageModel, config: TrainConfig, block_size: int, ids: Tensor | np.memmap
+    model: LanguageModel, config: TrainConfig, block_size: int, ids: Tensor | np.ndarray
 ) -> dict[str, Any]:
     """Return what has to be the same when a run is resumed: what its steps are a function of."""
     fixed = {k: v for k, v in asdict(config).items() if k not in config.free_fields()}
@@ -1024,9 +1021,11 @@ def training_loop(
                 carried.begin()
             pieces, lr = next(batches), learning_rate(step, c)
             n_targets = sum(targets.numel() for _, targets in pieces)
-            how = {"lr": lr, "grad_clip": c.grad_clip, "count": n_targets, "pause": pause}
+            how: dict[str, Any] = {"lr": lr, "grad_clip": c.grad_clip, "count": n_targets}
             with _explained_errors(step + 1, c):
-                found, norm = update(carried.through(module), pieces, optimizers, **how)
+                found, norm = update(
+                    carried.through(module), pieces, optimizers, pause=pause, **how
+                )
             step += 1
             mean.update(step)
             # Log

@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,9 +127,18 @@ def plan(
     if n < 100 or _count(parts.valid, tokens) < 2:
         raise ValueError(f"{name} has too few {tokens} to learn from, {n}: it takes at least 100")
     T, width, layers, heads, dropout, batch = _SIZES[_size(n, minutes, gpu)]
-    model = {"context_length": min(T, n // 8), "n_embd": width, "n_layer": layers, "n_head": heads}
+    model: dict[str, Any] = {
+        "context_length": min(T, n // 8),
+        "n_embd": width,
+        "n_layer": layers,
+        "n_head": heads,
+    }
     model |= {"dropout": dropout, "activation": "relu2"}
-    training = {"batch_size": batch, "optimizer": "muon", "lr": 0.004 if gpu else 0.015}
+    training: dict[str, Any] = {
+        "batch_size": batch,
+        "optimizer": "muon",
+        "lr": 0.004 if gpu else 0.015,
+    }
     training |= {"schedule": "wsd", "min_lr_ratio": 0.02, "weight_decay": 1.0 if gpu else 0.1}
     baseline = 6 if n <= 10_000_000 else 0  # of more, the counts would fill the memory
     preset = Preset(
@@ -250,16 +259,16 @@ def make_plan(
         raise ValueError(
             "torchrun needs a plan that is there: run the command once without it, and --time-limit 1"
         )
-    made = {"minutes": 5.0, "seed": 0, "tokens": choose_tokens(text)[0]} | asked
+    made: dict[str, Any] = {"minutes": 5.0, "seed": 0, "tokens": choose_tokens(text)[0]} | asked
     gpu = choose_device(device).type != "cpu"
     preset, parts = plan(text, tokens=made["tokens"], minutes=made["minutes"], gpu=gpu, name=name)
     preset = preset.changed(settings or {})
-    steps = preset.training.get("max_steps")
-    made["timed"] = steps is None
+    made["timed"] = "max_steps" not in preset.training
     if made["timed"]:
-        steps = steps_in(
-            60 * made["minutes"], preset, _vocab_size(parts, made["tokens"]), device=device
-        )
+        size = _vocab_size(parts, made["tokens"])
+        steps = steps_in(60 * made["minutes"], preset, size, device=device)
+    else:
+        steps = preset.training["max_steps"]
     preset = with_steps(preset, steps)
     made |= {"name": name, "sha256": digest, "characters": len(text), "preset": asdict(preset)}
     out.mkdir(parents=True, exist_ok=True)
@@ -395,7 +404,7 @@ def train_text(
     from arbook.transformer import read_json
 
     out, there = Path(out), (Path(out) / PLAN).exists()
-    about = {"tokens": tokens, "minutes": minutes, "seed": seed, "device": device}
+    about: dict[str, Any] = {"tokens": tokens, "minutes": minutes, "seed": seed, "device": device}
     preset, parts, made = make_plan(text, out, name=name, settings=settings, **about)
     done = (out / "record.json").exists() and read_json(out / "record.json").get("finished")
     goes_on = f"{out} holds this run, {'and it is finished' if done else 'which goes on'}"
@@ -474,7 +483,7 @@ def load_folder(folder: Path) -> "tuple[LanguageModel, Tokenizer]":
     return model, tokenizer
 
 # %% ../nbs/a7_workshop.ipynb #3b3d6ba5
-def load_tokenizer(path: Path) -> "Tokenizer | HubTokenizer":
+def load_tokenizer(path: Path) -> "Tokenizer":
     """Read a tokenizer, ours or one in the format of the hub; or, in its place, the two files of GPT-2's own."""
     from arbook.tokens import FORMAT, Tokenizer
 
@@ -485,13 +494,13 @@ def load_tokenizer(path: Path) -> "Tokenizer | HubTokenizer":
                 f"{path.parent} holds no tokenizer.json, which `arbook train` writes as it begins, and not both "
                 f"{' and '.join(GPT2_TOKENIZER_FILES)} either"
             )
-        return HubTokenizer(*parts)
+        return cast("Tokenizer", HubTokenizer(*parts))  # which can what the commands ask for
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no tokenizer: {error}") from error
     ours = not isinstance(record, dict) or record.get("format") == FORMAT or "model" not in record
-    return Tokenizer.load(path) if ours else HubTokenizer(path)
+    return Tokenizer.load(path) if ours else cast("Tokenizer", HubTokenizer(path))
 
 
 GPT2_TOKENIZER_FILES = ("vocab.json", "merges.txt")
@@ -525,9 +534,8 @@ class HubTokenizer:
                     self._rust.add_special_tokens(["<|endoftext|>"])
         except (KeyboardInterrupt, SystemExit):
             raise
-        except (
-            BaseException
-        ) as error:  # nothing more special; what Rust calls a panic is not even an Exception
+        # nothing more special: what Rust calls a panic is not even an Exception
+        except BaseException as error:
             raise ValueError(f"{path} is no tokenizer: {error}") from error
         self.vocab = Vocab.from_ids(self._rust.get_vocab())
         self.vocab_size = len(self.vocab)
@@ -639,7 +647,9 @@ class Chat:
         self.model, self.tokenizer, self.tell = model, tokenizer, tell
         self.max_new_tokens, self.stop, self.start = max_new_tokens, tuple(stop), list(start)
         self.temperature, self.top_p = temperature, top_p
-        self.text, self.before, self.over, self._told = "", None, False, False
+        self.text, self.over, self._told = "", False, False
+        # what the model goes on from, and None if it cannot
+        self.before: str | None = None
         self._sampler()
         self._throw(seed)
 
@@ -665,7 +675,8 @@ class Chat:
         from arbook.sampling import growing_text, stream
 
         try:
-            ids = list(self.tokenizer.encode(self.before)) or self.start
+            text = self.before or ""
+            ids = list(self.tokenizer.encode(text)) or self.start
         except ValueError as error:
             self.before = None
             return self.tell(f"the model cannot read this: {error}")
@@ -675,10 +686,10 @@ class Chat:
         if T is not None and len(ids) + self.max_new_tokens > T and not self._told:
             self.tell(f"the model reads {T} tokens; of what becomes longer it sees the end only")
             self._told = True
-        self.text, keep = self.before, None if T is None else max(1, T // 2)
-        options = {"sampler": self._sampler(), "generator": self.dice, "keep": keep}
+        self.text, keep = text, None if T is None else max(1, T // 2)
+        options: dict[str, Any] = {"sampler": self._sampler(), "generator": self.dice, "keep": keep}
         steps = stream(self.model, ids, max_new_tokens=self.max_new_tokens, **options)
-        new = (step.ids.item() for step in steps)
+        new = (int(step.ids) for step in steps)
         for piece in growing_text(self.tokenizer, new, before=ids, stop=self.stop):
             self.text += piece
             yield piece
@@ -776,18 +787,19 @@ def forecast_series(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", np.exceptions.RankWarning)  # told below
         if direct:
-            model = DirectAR(order, horizon, intercept=True).fit(z)
-            found = {"forecast": model.forecast(z)}
+            direct_model = DirectAR(order, horizon, intercept=True).fit(z)
+            found, rank = {"forecast": direct_model.forecast(z)}, direct_model.rank_
         else:
             model = LinearAR(order, intercept=True).fit(z)
+            rank = model.rank_
             mean, interval = model.forecast(z, horizon, level=level)
             found = {"forecast": mean, "lower": interval[:, 0], "upper": interval[:, 1]}
             root = abs(characteristic_roots(model.coef_)[0])
             if root > 1 and np.log(root) * horizon > np.log(2):
                 remarks.append(f"the fit explodes: its largest root is {root:.4g}, not below 1")
-    if model.rank_ < order:
+    if rank < order:
         remarks.append(
-            f"the values determine only {model.rank_} of {order} weights, as if they were constant or "
+            f"the values determine only {rank} of {order} weights, as if they were constant or "
             f"followed an exact law; the smallest weights were taken"
         )
     return order, {name: values.tolist() for name, values in found.items()}, remarks
@@ -903,8 +915,8 @@ def continue_times(labels: Sequence[str], n: int) -> tuple[list[str], str] | Non
     for form in (day + clock for day in _DAYS for clock in _CLOCKS):
         for padded in (True, False):
             moments = _read(labels, form, padded)
-            fit = moments and _fit(moments)
-            if fit:
+            fit = _fit(moments) if moments else None
+            if moments and fit:
                 moment, new = moments[-1], []
                 try:
                     for _ in range(n):
@@ -916,8 +928,8 @@ def continue_times(labels: Sequence[str], n: int) -> tuple[list[str], str] | Non
                 break
     if len(found) != 1:
         return None
-    ((new, names),) = found.items()
-    return list(new), " or ".join(dict.fromkeys(names))
+    ((only, names),) = found.items()
+    return list(only), " or ".join(dict.fromkeys(names))
 
 
 def _count_on(numbers: Sequence[int], n: int) -> tuple[list[str], str] | None:
@@ -931,7 +943,8 @@ def _count_on(numbers: Sequence[int], n: int) -> tuple[list[str], str] | None:
 
 def _continue_periods(labels: Sequence[str], n: int) -> tuple[list[str], str] | None:
     """Continue quarters, months or weeks such as 2024-Q3."""
-    parts = [_PERIOD.fullmatch(label).groups() for label in labels]
+    matches = map(_PERIOD.fullmatch, labels)
+    parts = [match.groups() for match in matches if match]
     signs, width = {sign for _, sign, _ in parts}, len(parts[-1][2])
     width = width if all(len(number) == width for _, _, number in parts) else 1
     kind = parts[0][1][-1].upper()
@@ -962,12 +975,8 @@ def _continue_periods(labels: Sequence[str], n: int) -> tuple[list[str], str] | 
     return new, {"Q": "quarters", "M": "months", "W": "weeks"}[kind]
 
 # %% ../nbs/a7_workshop.ipynb #7a10c0ea
-_DOTS = (
-    (0x01, 0x08),
-    (0x02, 0x10),
-    (0x04, 0x20),
-    (0x40, 0x80),
-)  # rows from the top, columns from the left
+# rows from the top, columns from the left
+_DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
 def _range(*series: Sequence[float]) -> tuple[float, float]:

@@ -113,7 +113,7 @@ def alone(python: Path, program: str, folder: Path) -> subprocess.CompletedProce
 def test_series_and_recorded_models_need_nothing_but_the_wheel(python, tmp_path):
     program = """
 from arbook.data import record, series
-from arbook.training import recorded_model
+from arbook.runs import recorded_model
 model, tokenizer = recorded_model("train_cpu_seed0")
 print(len(series("load")), len(series("index")), len(series("sunspots")), tokenizer.vocab_size)
 assert record("runs/bench_ar.json")

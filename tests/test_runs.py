@@ -352,6 +352,21 @@ def test_the_baseline_is_the_n_gram_model_of_chapter_five():
     assert math.isclose(found["scores"]["valid"]["perplexity"], tokenizer.vocab_size, rel_tol=0.05)
 
 
+def test_a_text_is_cut_into_the_unit_that_is_asked_for_or_into_none():
+    parts = data.Splits("small", "to be or not to be\n" * 30, "to be\n")
+    sizes = {}
+    for unit in ("character", "byte", "token", "word"):
+        tokenizer, ids = runs.encode_parts(parts, unit)
+        sizes[unit] = len(ids["valid"])
+        assert set(ids) == {"train", "valid"} and max(ids["train"]) < tokenizer.vocab_size
+    assert sizes["character"] == sizes["byte"] == 6 and sizes["word"] == 3  # to, be, <eos>
+    assert sizes["token"] < 6
+    with pytest.raises(
+        ValueError, match="unit must be one of character, byte, token, word, got 'x'"
+    ):
+        runs.encode_parts(parts, "x")
+
+
 @pytest.mark.parametrize("unit", ["word", "character"])
 def test_penn_treebank_is_read_as_its_perplexities_are_reported(unit):
     """(S94) 10,000 words and 82,430 tokens to test on, ends of sentences included."""
