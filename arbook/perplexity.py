@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from .guards import Bounds, Checked, Count, as_count, as_ids
 from arbook.objective import (
     CHUNK_ELEMENTS,
-    IGNORE,
     ROUNDING,
     LanguageModel,
     as_token_ids,
-    autoregressive_loss,
     evaluating,
     exchanged,
     perplexity,

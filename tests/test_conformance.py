@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -533,3 +533,55 @@ def test_a_file_never_decides_which_code_is_loaded(tmp_path):
         write_checkpoint(tmp_path, {"format": name, "version": 1}, {})
         with pytest.raises(CheckpointError, match="is of the format"):
             ob.LanguageModel.load(tmp_path)
+
+
+# --- all that is done with a model is done with that of a reader ------------------------------------------------------
+
+
+def test_a_readers_model_is_generated_from_searched_and_drafts():
+    from arbook.sampling import beam_search, best_of_n, generate, speculative_generate, stream
+
+    model = gate()
+    options = {"max_new_tokens": 12, "generator": torch.Generator().manual_seed(1)}
+    written = generate(model, [1, 2], **options).ids[0]
+    options["generator"].manual_seed(1)
+    one_by_one = [int(step.ids[0]) for step in stream(model, [1, 2], **options)]
+    assert one_by_one == written.tolist()
+    best = beam_search(model, [1, 2], beam_width=7**2, max_new_tokens=2)
+    rows = torch.cartesian_prod(torch.arange(7), torch.arange(7))
+    texts = torch.cat([torch.tensor([[1, 2]]).expand(49, 2), rows], dim=1)
+    sums = model.log_prob(texts)[:, 1:].sum(1).detach()
+    assert float(sum(best.log_probs[0])) == pytest.approx(float(sums.max()))
+    assert len(best_of_n(model, [1, 2], n=3, max_new_tokens=4).ids[0]) == 4
+    drafted = speculative_generate(model, gate(keep=0.3), [1, 2], max_new_tokens=12, sampler=None)
+    assert len(drafted.ids[0]) == 12
+
+
+@pytest.mark.parametrize("order", ["random", "stream"])
+def test_a_readers_model_is_trained_saved_scored_and_resumed(order, tmp_path):
+    from arbook.perplexity import score
+    from arbook.training import TrainConfig, train
+
+    ids = torch.tensor([0, 1, 2, 3, 4, 5, 6, 2, 1, 3] * 60)
+    settings = {"batch_size": 4, "block_size": 8, "lr": 0.05, "order": order, "progress": False}
+    before = score(gate(), ids).perplexity
+    model = train(gate(), ids[:500], ids[500:], TrainConfig(60, **settings)).model
+    model.save(tmp_path / "model")
+    after, copy = score(model, ids).perplexity, ob.LanguageModel.load(tmp_path / "model")
+    assert after < 0.7 * before and score(copy, ids).perplexity == after
+    assert score(model, ids, context_length=16).perplexity == pytest.approx(after, rel=0.05)
+    for steps in (30, 60):  # the second call goes on where the first one stopped
+        stopped = TrainConfig(
+            60, **settings, checkpoint_dir=str(tmp_path / "run"), checkpoint_every=30
+        )
+        limited = {"max_seconds": 1e-9} if steps == 30 else {}
+        result = train(gate(), ids[:500], ids[500:], replace(stopped, **limited))
+    assert torch.equal(result.model.head.weight, model.head.weight)
+
+
+def test_a_readers_model_compresses():
+    from arbook.compression import compress, decompress
+
+    torch.manual_seed(0)
+    model, data = Gate(GateConfig(256)), bytes(range(100)) * 3
+    assert decompress(compress(data, model), model) == data
