@@ -2,6 +2,7 @@
 
 # `plots`, which needs what only the book needs, is not among the modules: `import arbook.plots`.
 from . import ar as ar
+from . import checkpoints as checkpoints
 from . import cli as cli
 from . import compression as compression
 from . import conformance as conformance
@@ -11,6 +12,7 @@ from . import encodings as encodings
 from . import files as files
 from . import guards as guards
 from . import leastsquares as leastsquares
+from . import machines as machines
 from . import micro as micro
 from . import ngram as ngram
 from . import objective as objective
@@ -20,6 +22,7 @@ from . import rules as rules
 from . import runs as runs
 from . import sampling as sampling
 from . import sources as sources
+from . import steps as steps
 from . import tables as tables
 from . import tokens as tokens
 from . import training as training
@@ -33,6 +36,9 @@ from .ar import backtest as backtest
 from .ar import lag_matrix as lag_matrix
 from .ar import select_order as select_order
 from .ar import simulate as simulate
+from .checkpoints import load_model as load_model
+from .checkpoints import recorded_model as recorded_model
+from .checkpoints import save_model as save_model
 from .compression import compress as compress
 from .compression import decompress as decompress
 from .conformance import check_conformance as check_conformance
@@ -56,9 +62,6 @@ from .rules import Temperature as Temperature
 from .rules import TopK as TopK
 from .rules import TopP as TopP
 from .rules import sample_next_token as sample_next_token
-from .runs import load_model as load_model
-from .runs import recorded_model as recorded_model
-from .runs import save_model as save_model
 from .sampling import beam_search as beam_search
 from .sampling import generate as generate
 from .sampling import greedy_decode as greedy_decode

@@ -509,7 +509,7 @@ def score(
     model : LanguageModel
         Evaluated without dropout and gradients; each part is back in its mode afterwards.
     ids : array_like of int, shape (N,), or an iterator of such pieces
-        The text. A mapped file (`training.open_token_file`) is read piece by piece, and so is an iterator, which may
+        The text. A mapped file (`checkpoints.open_token_file`) is read piece by piece, and so is an iterator, which may
         deliver more than fits into memory. How it is cut does not change the result.
     context_length, stride, start_id, start_in
         See `Policy`. By default windows of what the model can read, without overlap; or one carried state, if there

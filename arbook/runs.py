@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -23,52 +23,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from . import __version__, data
+from .checkpoints import load_best, load_model, recorded_model, save_model
+from .files import read_json, write_atomically
+from .guards import as_choice
+from .machines import choose_device, matmul_rate, process_number
 from .ngram import NGramLM
 from .objective import LanguageModel
 from .recurrent import LSTMLM, LSTMConfig
-from .sampling import generate
-from arbook.tokens import (
-    BPETokenizer,
-    CharTokenizer,
-    Tokenizer,
-    WordTokenizer,
-    start_id,
-    write_atomically,
-)
+from .steps import evaluate, step_seed
+from .tokens import BPETokenizer, CharTokenizer, Tokenizer, WordTokenizer, start_id
 from arbook.training import (
     STREAM_WINDOW,
     TrainConfig,
     TrainResult,
+    ancestral_sample,
     check_block_size,
-    choose_device,
-    evaluate,
-    flops_per_token,
-    load_best,
-    matmul_rate,
-    process_number,
-    step_seed,
     train,
 )
-from arbook.transformer import (
-    CHECKPOINT_FILES,
-    GPT,
-    CheckpointError,
-    GPTConfig,
-    read_json,
-    read_weights,
-    write_checkpoint,
-)
+from .transformer import GPT, GPTConfig
 
 # %% auto #0
-__all__ = ['MODELS', 'PRESETS', 'MAX_RECORD_BYTES', 'LSTM_FORMAT', 'Preset', 'run_preset', 'mark_ends', 'encode_parts',
-           'text_hashes', 'compare_with_ngrams', 'about_run', 'code_revision', 'device_name', 'save_model',
-           'load_model', 'copy_record', 'recorded_files', 'recorded_model', 'read_records', 'loss_band']
+__all__ = ['PRESETS', 'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'code_revision', 'device_name', 'copy_record',
+           'read_records', 'loss_band', 'load_model', 'recorded_model', 'save_model']
+
+# %% ../nbs/08b_runs.ipynb #5b0e650d
+# Those who look for a recorded model look here.
+_all_ = [load_model, recorded_model, save_model]
 
 # %% ../nbs/08b_runs.ipynb #157b597b
-MODELS = {  # for each kind of model its class, and what makes a configuration from a vocabulary and settings
+# For each kind of model its class, and what makes a configuration from a vocabulary and settings.
+_MODELS: dict[str, tuple[Any, Callable[..., Any]]] = {
     "gpt": (GPT, GPTConfig.modern),
     "lstm": (LSTMLM, LSTMConfig),
     "zaremba-medium": (LSTMLM, LSTMConfig.zaremba_medium),
@@ -88,8 +74,8 @@ class Preset:
         Settings of the model, without the vocabulary.
     training : dict
         Settings of `TrainConfig`.
-    kind : str
-        A key of `MODELS`.
+    kind : {"gpt", "lstm", "zaremba-medium", "awd-lstm"}
+        Which model, and in which layout.
     unit : {"character", "byte", "token", "word"}
         What a token is; "token" is one of byte-pair encoding.
     baseline : int
@@ -109,7 +95,7 @@ class Preset:
 
     def build(self, vocab_size: int, generator: torch.Generator | None = None) -> LanguageModel:
         """Return the model, with new weights."""
-        make, configure = MODELS[self.kind]
+        make, configure = _MODELS[self.kind]
         return make(configure(vocab_size, **self.model), generator=generator)
 
     def changed(self, settings: Mapping[str, Any]) -> Preset:
@@ -251,21 +237,20 @@ def run_preset(
         signal that ended the run, or None; if the run is finished, also a sample, and the losses of the best model and
         of n-grams on the validation and test text. These are left to the first of several processes.
     """
-    if isinstance(name, str) and name not in PRESETS:
-        raise ValueError(f"name must be one of {', '.join(PRESETS)}, got {name!r}")
     own = isinstance(name, Preset)
+    chosen = name if isinstance(name, Preset) else PRESETS.get(name)
+    if chosen is None:
+        raise ValueError(f"name must be one of {', '.join(PRESETS)}, got {name!r}")
     if (settings or own) and record_to is not None:
         raise ValueError("record_to must be None if settings differ from those of the preset")
-    preset, out = (name if own else PRESETS[name]).changed(settings or {}), Path(out)
+    preset, out = chosen.changed(settings or {}), Path(out)
     parts = data.splits(preset.corpus) if parts is None else parts
     tokenizer, ids = encode_parts(parts, preset.unit)
     generator = torch.Generator().manual_seed(step_seed(seed, 0, 0))
     model = preset.build(tokenizer.vocab_size, generator)
-    places = {"checkpoint_dir": str(out), "progress": progress, "device": device}
-    config = TrainConfig(
-        **{"checkpoint_every": 100, **preset.training},
-        **{**places, "seed": seed, "max_seconds": max_seconds},
-    )
+    of_this_run: dict[str, Any] = {"checkpoint_dir": str(out), "progress": progress}
+    of_this_run |= {"device": device, "seed": seed, "max_seconds": max_seconds}
+    config = TrainConfig(**{"checkpoint_every": 100, **preset.training}, **of_this_run)
     path, first = out / "record.json", process_number() == 0
 
     def note(line: dict[str, Any]) -> None:
@@ -274,7 +259,7 @@ def run_preset(
         if notify is not None:
             notify(line)
 
-    with _noted_signals() if stop_on_signals else nullcontext([]) as signals:
+    with _noted_signals(stop_on_signals) as signals:
         stop = (lambda: bool(signals)) if stop_on_signals else None
         result = train(model, ids["train"], ids["valid"], config, stop=stop, notify=note)
     found = read_json(path) if first and path.exists() else {}
@@ -308,18 +293,16 @@ def _describe(preset: Preset, tokenizer: Tokenizer, out: Path, *, anew: bool) ->
 #| code-fold: true
 #| code-summary: Code of its parts
 @contextmanager
-def _noted_signals() -> Iterator[list[str]]:
+def _noted_signals(wanted: bool = True) -> Iterator[list[str]]:
     """Note the names of SIGINT, which is Ctrl-C, and SIGTERM instead of ending; a second one of a kind ends as usual.
 
     In the main thread, where signals arrive; in another one nothing is noted. What is ignored stays ignored.
     """
     noted: list[str] = []
-    here = threading.current_thread() is threading.main_thread()
+    here = wanted and threading.current_thread() is threading.main_thread()
     kinds = (signal.SIGINT, signal.SIGTERM) if here else ()
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-    for kind in kinds:
-        if before[kind] in (signal.SIG_IGN, None):
-            del before[kind]
+    before: dict[int, Any] = {kind: signal.getsignal(kind) for kind in kinds}
+    before = {kind: old for kind, old in before.items() if old not in (signal.SIG_IGN, None)}
 
     def note(number: int, frame: Any) -> None:
         signal.signal(number, before[number])
@@ -356,8 +339,11 @@ def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np
     ones, as Penn Treebank does, those that occur once. Byte pairs are learned from the training text, one for every
     400 characters and at most 8,000.
     """
+    as_choice(unit, "unit", ("character", "byte", "token", "word"))
     texts = {name: getattr(parts, name) for name in ("train", "valid", "test")}
     texts = {name: text for name, text in texts.items() if text}
+    tokenizer: Tokenizer
+    ends: list[str] = []
     if unit == "character":
         tokenizer = CharTokenizer.train("".join(texts.values()))
     elif unit == "byte":
@@ -365,19 +351,18 @@ def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np
     elif unit == "token":
         pairs = min(len(parts.train) // 400, 8_000)
         tokenizer = BPETokenizer.train(parts.train, 256 + pairs)
-    if unit != "word":
-        return tokenizer, {name: tokenizer.encode_array(text) for name, text in texts.items()}
-    texts = {name: mark_ends(text) for name, text in texts.items()}
-    least = 1 if "<unk>" in parts.train else 2
-    ends = ["<eos>"]
-    tokenizer = WordTokenizer.train(
-        texts["train"], min_count=least, split="whitespace", special_tokens=ends
-    )
+    else:
+        texts, ends = {name: mark_ends(text) for name, text in texts.items()}, ["<eos>"]
+        options: dict[str, Any] = {"split": "whitespace", "special_tokens": ends}
+        least = 1 if "<unk>" in parts.train else 2
+        tokenizer = WordTokenizer.train(texts["train"], min_count=least, **options)
     return tokenizer, {
         name: tokenizer.encode_array(text, allowed_special=ends) for name, text in texts.items()
     }
 
-
+# %% ../nbs/08b_runs.ipynb #573ab599
+#| code-fold: true
+#| code-summary: Code of its parts
 def text_hashes(parts: data.Splits) -> dict[str, str]:
     """Return the SHA-256 of each part of a text."""
     texts = {name: getattr(parts, name) for name in ("train", "valid", "test")}
@@ -409,21 +394,18 @@ def compare_with_ngrams(
         if ngrams is None:
             continue
         if eos is None:
-            log_p = ngrams.log_prob(torch.tensor(text)[None])
+            loss = -float(ngrams.log_prob(torch.tensor(text)[None]).mean())
         else:
-            log_p = ngrams.sentence_log_prob(text)
-        loss = -float(log_p.mean())
+            loss = -float(ngrams.sentence_log_prob(text).mean())
         scores["baseline"][name] = {"loss": loss, "perplexity": math.exp(loss)}
-    start = start_id(tokenizer)
+    first = start_id(tokenizer)
+    start = [[int(ids["train"][0]) if first is None else first]]  # (1, 1)
     generator = torch.Generator(model.device).manual_seed(step_seed(config.seed, 0, 1))
-    sample = generate(
-        model,
-        [int(ids["train"][0]) if start is None else start],
-        max_new_tokens=100 if preset.unit in ("word", "token") else 300,
-        generator=generator,
-    )
+    n = 100 if preset.unit in ("word", "token") else 300
+    prompt = torch.tensor(start, device=model.device)
+    sample = ancestral_sample(model, prompt, n, generator=generator)[0, 1:].tolist()
     context = "all tokens before" if carry else f"windows of {T} tokens, side by side"
-    return {**scores, "context": context, "sample": tokenizer.decode(sample.ids[0].tolist())}
+    return {**scores, "context": context, "sample": tokenizer.decode(sample)}
 
 
 def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
@@ -434,7 +416,7 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
     processes = int(os.environ.get("WORLD_SIZE", 1))
     possible = matmul_rate(device, dtype) * processes
     speed = None if math.isnan(result.tokens_per_second) else result.tokens_per_second
-    operations = flops_per_token(result.model, block_size)
+    operations = result.model.flops(block_size)
     measured = {line["step"]: line for line in result.history if "val_loss" in line}
     return {
         "date": time.strftime("%Y-%m-%d"),
@@ -460,7 +442,9 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
         "history": result.history,
     }
 
-
+# %% ../nbs/08b_runs.ipynb #fc34cf8b
+#| code-fold: true
+#| code-summary: Code of its parts
 def code_revision() -> str:
     """Return the git revision of a checkout that holds this library, else the version of the library."""
     root = Path(str(resources.files("arbook"))).parent
@@ -486,63 +470,28 @@ def device_name(device: torch.device) -> str:
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return next(iter(names), platform.processor() or platform.machine())
 
+
+_WORDS = {"True": True, "False": False, "None": None}  # as Python writes what JSON writes otherwise
+
+# %% ../nbs/08b_runs.ipynb #f1d94265
+#| code-fold: true
+#| code-summary: Code of its parts
+def as_setting(text: str) -> tuple[str, Any]:
+    """Return the name and the value of a setting that is written as NAME=VALUE."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"a setting must be written as NAME=VALUE, got {text!r}")
+    if value in _WORDS:
+        return name, _WORDS[value]
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
 # %% ../nbs/08b_runs.ipynb #6721f441
 MAX_RECORD_BYTES = 8_000_000
-LSTM_FORMAT = "arbook-lstm"
 
-
-def save_model(model: LanguageModel, folder: str | Path) -> None:
-    """Write a `GPT` or an `LSTMLM` to a folder, as safetensors and JSON; `load_model` reads it."""
-    if isinstance(model, GPT):
-        return model.save(folder)
-    if not isinstance(model, LSTMLM):
-        raise TypeError(f"model must be a GPT or an LSTMLM, got {type(model).__name__}")
-    state = {name: t.clone() for name, t in model.state_dict().items()}
-    record = {"format": LSTM_FORMAT, "version": 1, **asdict(model.config)}
-    write_checkpoint(folder, record, state, {"config": json.dumps(record)})
-
-
-def load_model(folder: str | Path) -> LanguageModel:
-    """Read what `save_model` wrote: a model in evaluation mode, in the precision in which it was written.
-
-    Raises
-    ------
-    CheckpointNotFoundError, CheckpointError
-        If there is no such model, or it is damaged.
-    """
-    config_path, weights_path = (Path(folder) / name for name in CHECKPOINT_FILES)
-    record = read_json(config_path)
-    if record.pop("format", None) != LSTM_FORMAT:
-        return GPT.load(folder)
-    state, about = read_weights(weights_path)
-    try:
-        if json.loads(about["config"]) != {"format": LSTM_FORMAT, **record}:
-            raise ValueError("weights and configuration do not belong together")
-        if record.pop("version") != 1 or not all(t.isfinite().all() for t in state.values()):
-            raise ValueError("this library reads version 1, and finite weights")
-        model = _build_lstm(LSTMConfig(**record), state)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} holds no model that fits its configuration: {error}"
-        ) from error
-    return model.eval()
-
-
-def _build_lstm(config: LSTMConfig, state: dict[str, Tensor]) -> LSTMLM:
-    """Return a model with these weights; before it takes any memory, ValueError if they do not fit."""
-    if config.n_layer > len(state):
-        raise ValueError(f"{len(state)} tensors are too few for {config.n_layer} layers")
-    with torch.device("meta"):
-        expected = {name: t.shape for name, t in LSTMLM(config).state_dict().items()}
-    if expected != (found := {name: t.shape for name, t in state.items()}):
-        odd = min(name for name, _ in set(expected.items()) ^ set(found.items()))
-        shapes = " and ".join(str(tuple(x[odd])) for x in (found, expected) if odd in x)
-        raise ValueError(f"{odd!r} is missing, or too much, or of another shape: {shapes}")
-    model = LSTMLM(config).to(next(iter(state.values())).dtype)
-    model.load_state_dict(state)
-    return model
-
-
+# %% ../nbs/08b_runs.ipynb #1a57c84d
 def copy_record(out: str | Path, folder: str | Path) -> Path:
     """Copy the record of a finished preset to a folder of records, and return the path of the copy.
 
@@ -568,35 +517,6 @@ def copy_record(out: str | Path, folder: str | Path) -> Path:
         write_atomically(folder / name / "tokenizer.json", words)
     write_atomically(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     return folder / f"{name}.json"
-
-
-def recorded_files(name: str) -> list[Path]:
-    """Return where configuration, weights and tokenizer of a recorded run lie; see `data.recorded_file`."""
-    files = (*CHECKPOINT_FILES, "tokenizer.json")
-    return [data.recorded_file(f"runs/{name}/{file}") for file in files]
-
-
-def recorded_model(name: str) -> tuple[LanguageModel, Tokenizer]:
-    """Return the model that a recorded run trained, and its tokenizer.
-
-    Parameters
-    ----------
-    name : str
-        The run, for example `"train_cpu_seed0"`.
-
-    Returns
-    -------
-    tuple of LanguageModel and Tokenizer
-        The model in evaluation mode and in float32. The record keeps its weights in bfloat16: half the size, and
-        next to no loss.
-
-    Raises
-    ------
-    DataNotFoundError
-        If the weights of this run are neither in this checkout nor in the book's repository.
-    """
-    config, _, words = recorded_files(name)
-    return load_model(config.parent).float(), Tokenizer.load(words)
 
 # %% ../nbs/08b_runs.ipynb #aed6205a
 def read_records(folder: str | Path) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -5,286 +5,86 @@
 # %% ../nbs/08_training.ipynb #6b0f6e94
 from __future__ import annotations
 
-import atexit
 import functools
-import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from collections import defaultdict
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import KW_ONLY, asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal, TypeVar, get_type_hints
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import ArrayLike
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
 
-from .ar import as_count, as_number
-from .objective import IGNORE, LanguageModel, as_token_ids, evaluating, holds_integers
-from .tokens import as_ids, naming_file, open_atomically, write_atomically
-from .transformer import GPT, CheckpointError, forward_flops, read_weights
+from arbook.checkpoints import (
+    BEST,
+    CHECKPOINT,
+    LOG,
+    as_whole,
+    divided_like,
+    fingerprint,
+    is_fingerprint,
+    load_run,
+    lock_folder,
+    put_back,
+    save_run,
+    state_from,
+    state_tensors,
+    tensors_of,
+    unlock_folder,
+)
+from .files import CheckpointError, naming_file, write_atomically
+from .guards import Bounds, Checked, Count, as_count, as_ids, as_number
+from arbook.machines import (
+    Team,
+    agree_on_precision,
+    check_sharded,
+    choose_precision_and_reason,
+    join_team,
+    seed_dropout,
+    shard,
+    without_exchange,
+)
+from .objective import LanguageModel, as_token_ids, evaluating
+from arbook.steps import (
+    Batch,
+    Loss,
+    Muon,
+    WindowLoss,
+    as_text_ids,
+    cut_windows,
+    epoch_steps,
+    hidden_matrices,
+    loss_and_count,
+    own_share,
+    parameter_groups,
+    step_seed,
+    step_starts,
+    stream_starts,
+    text_windows,
+    update,
+)
 
 # %% auto #0
-__all__ = ['Loss', 'Batch', 'SCHEDULES', 'ORDERS', 'OPTIMIZERS', 'PRECISIONS', 'FREE_FIELDS', 'NEWTON_SCHULZ', 'FORMAT',
-           'CHECKPOINT', 'BEST', 'LOG', 'TOKEN_FORMAT', 'BF16_WIDTH', 'random_windows', 'random_starts', 'cut_windows',
-           'step_seed', 'step_starts', 'epoch_steps', 'stream_starts', 'accumulate', 'update', 'fit', 'TrainConfig',
-           'check_config', 'learning_rate', 'parameter_groups', 'newton_schulz', 'Muon', 'hidden_matrices',
-           'make_optimizers', 'evaluate', 'WindowLoss', 'as_text_ids', 'text_windows', 'own_share', 'loss_and_count',
-           'save_run', 'load_run', 'checksum', 'tensors_of', 'check_fit', 'put_back', 'load_best', 'as_whole',
-           'divided_like', 'state_tensors', 'state_from', 'write_token_file', 'open_token_file', 'flops_per_token',
-           'matmul_rate', 'choose_precision', 'TrainingError', 'Team', 'choose_device', 'process_number', 'join_team',
-           'TrainResult', 'train', 'ancestral_sample']
-
-# %% ../nbs/08_training.ipynb #2bab29c6
-def random_windows(
-    ids: Tensor | np.ndarray, batch_size: int, block_size: int, *, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draw windows of a text that start anywhere, each with its targets: the same window, one token later.
-
-    Parameters
-    ----------
-    ids : Tensor or ndarray of integers, shape (N,)
-        The text. A memory-mapped array is read only where a window lies.
-    batch_size, block_size : int
-        B and T. A window with its last target takes T + 1 tokens.
-    generator : torch.Generator
-        Source of the starting points, on the CPU: so all devices see the same windows.
-
-    Returns
-    -------
-    inputs, targets : Tensor of int64, shape (B, T)
-        On the device of `ids`.
-
-    Raises
-    ------
-    TypeError
-        If `ids` is no tensor or array of integers.
-    ValueError
-        If it is not one-dimensional, or shorter than T + 1.
-
-    Examples
-    --------
-    >>> generator = torch.Generator().manual_seed(0)
-    >>> inputs, targets = random_windows(torch.arange(100), 2, 3, generator=generator)
-    >>> bool((targets == inputs + 1).all())
-    True
-    """
-    if not isinstance(ids, (Tensor, np.ndarray)):
-        raise TypeError(f"ids must be a tensor or an array, got {type(ids).__name__}")
-    if not (holds_integers(ids) if isinstance(ids, Tensor) else ids.dtype.kind in "iu"):
-        raise TypeError(f"ids must be integers, got {ids.dtype}")
-    if ids.ndim != 1:
-        raise ValueError(f"ids must be one-dimensional, got shape {tuple(ids.shape)}")
-    starts = random_starts(len(ids), batch_size, block_size, generator=generator)
-    return cut_windows(ids, starts, block_size)
-
-
-def random_starts(
-    n_tokens: int, batch_size: int, block_size: int, *, generator: torch.Generator
-) -> Tensor:
-    """Draw where the windows start, (B,): every window that fits into n tokens is equally likely."""
-    batch_size, block_size = as_count(batch_size, "batch_size"), as_count(block_size, "block_size")
-    if n_tokens <= block_size:
-        raise ValueError(
-            f"ids must hold at least block_size + 1 = {block_size + 1} tokens, got {n_tokens}"
-        )
-    return torch.randint(n_tokens - block_size, (batch_size,), generator=generator)
-
-
-def cut_windows(ids: Tensor | np.ndarray, starts: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """Return the windows that start there as inputs and targets, each (B, T)."""
-    at = starts[:, None] + torch.arange(block_size + 1)  # (B, T + 1)
-    if isinstance(ids, np.ndarray):
-        rows = torch.from_numpy(ids[at.numpy()].astype(np.int64))
-    else:
-        rows = ids[at.to(ids.device, non_blocking=True)].long()  # does not wait for a GPU
-    return rows[:, :-1], rows[:, 1:]
-
-# %% ../nbs/08_training.ipynb #50b0ae16
-def step_seed(seed: int, *counters: int) -> int:
-    """Mix the seed of a run and some counters, such as the number of a step, into a seed of 63 bits.
-
-    Examples
-    --------
-    >>> step_seed(0, 1) == step_seed(0, 1), step_seed(0, 1) == step_seed(1, 0)
-    (True, False)
-    """
-    mixed = np.random.SeedSequence([seed, *counters]).generate_state(1, np.uint64)
-    return int(mixed[0] >> np.uint64(1))
-
-
-def step_starts(n_tokens: int, batch_size: int, block_size: int, seed: int, step: int) -> Tensor:
-    """Return where the windows of one step start, (B,): a function of seed and step, and of nothing else."""
-    generator = torch.Generator().manual_seed(step_seed(seed, step))
-    return random_starts(n_tokens, batch_size, block_size, generator=generator)
-
-# %% ../nbs/08_training.ipynb #1c44e01e
-def epoch_steps(n_tokens: int, batch_size: int, block_size: int) -> int:
-    """Return K, the number of steps in which B parallel streams of windows of T tokens read a text once.
-
-    Raises
-    ------
-    ValueError
-        If the text is shorter than (B + 1) T.
-
-    Examples
-    --------
-    >>> epoch_steps(929_589, 20, 35)  # Penn Treebank
-    1327
-    """
-    B, T = as_count(batch_size, "batch_size"), as_count(block_size, "block_size")
-    if n_tokens < (B + 1) * T:
-        raise ValueError(
-            f"ids must hold at least (batch_size + 1) x block_size = {(B + 1) * T} tokens "
-            f"to be read as {B} streams, got {n_tokens}"
-        )
-    return (n_tokens - T) // (B * T)
-
-
-def stream_starts(n_tokens: int, batch_size: int, block_size: int, seed: int, step: int) -> Tensor:
-    """Return where the windows of one step start, (B,), if B parallel streams read the text in order.
-
-    Row b goes on where row b of the last step ended, except at the first step of an epoch, when all streams begin anew.
-    What is left over, less than (B + 1) T tokens, lies before the first stream in one epoch and behind the last one in
-    another: the offset is drawn from seed and epoch.
-
-    Examples
-    --------
-    >>> first, second = (stream_starts(100, 2, 10, seed=0, step=s) for s in range(2))
-    >>> (second - first).tolist()
-    [10, 10]
-    """
-    K = epoch_steps(n_tokens, batch_size, block_size)
-    epoch, k = divmod(step, K)
-    generator = torch.Generator().manual_seed(step_seed(seed, epoch))
-    slack = n_tokens - 1 - batch_size * K * block_size
-    offset = torch.randint(slack + 1, (), generator=generator)
-    return offset + block_size * (k + K * torch.arange(batch_size))
-
-# %% ../nbs/08_training.ipynb #9d0872a1
-Loss = Callable[[Tensor, Tensor], Tensor]  # inputs, targets -> the summed loss
-Batch = tuple[Tensor, Tensor]  # inputs and targets
-
-
-def accumulate(
-    loss: Loss,
-    pieces: Sequence[Batch],
-    *,
-    count: int | None = None,
-    pause: Callable[[], AbstractContextManager] = nullcontext,
-) -> Tensor:
-    """Add up the gradients of the mean loss over all pieces of a batch, and return that mean.
-
-    Parameters
-    ----------
-    loss : callable
-        Maps inputs and targets to a *summed* loss.
-    pieces : sequence of (inputs, targets)
-        Parts of the batch, of any sizes; each is freed before the next is computed.
-    count : int, optional
-        By what to divide. If left out, the number of targets that are not -100, in all pieces together.
-    pause : callable
-        Makes a context for all pieces but the last. Several processes use it to exchange gradients only once.
-
-    Returns
-    -------
-    Tensor, shape ()
-        Without history.
-
-    Raises
-    ------
-    ValueError
-        If no target counts.
-    """
-    if count is None:
-        count = sum(int((targets != IGNORE).sum()) for _, targets in pieces)
-    if not count:
-        raise ValueError("pieces must hold at least one target that is not ignored")
-    total = 0.0
-    for i, (inputs, targets) in enumerate(pieces):
-        with pause() if i + 1 < len(pieces) else nullcontext():
-            part = loss(inputs, targets) / count
-            part.backward()
-        total = total + part.detach()
-    return total
-
-# %% ../nbs/08_training.ipynb #aa5f981b
-def update(
-    loss: Loss,
-    pieces: Sequence[Batch],
-    optimizers: Sequence[torch.optim.Optimizer],
-    *,
-    lr: float | None = None,
-    grad_clip: float | None = None,
-    **how: Any,
-) -> tuple[Tensor, Tensor]:
-    """Make one step: gradients of a batch, clipped, then one step of each optimiser.
-
-    Parameters
-    ----------
-    loss, pieces, **how
-        As in `accumulate`.
-    optimizers : sequence of torch.optim.Optimizer
-    lr : float, optional
-        The learning rate of this step; that of the optimisers if left out.
-    grad_clip : float, optional
-        The largest norm of the gradient; no limit if left out.
-
-    Returns
-    -------
-    loss, norm : Tensor, shape ()
-        Of the batch, before the step; the norm before clipping.
-    """
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    for optimizer in optimizers:
-        optimizer.zero_grad()
-    mean = accumulate(loss, pieces, **how)
-    parameters = [p for group in groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, math.inf if grad_clip is None else grad_clip)
-    if lr is not None:
-        for group in groups:
-            group["lr"] = lr
-    for optimizer in optimizers:
-        optimizer.step()
-    return mean, norm
-
-
-def fit(loss: Loss, batches: Iterable[Batch], optimizer: torch.optim.Optimizer) -> list[float]:
-    """Make one step for each batch, and return the losses: the whole of training, without its conveniences.
-
-    Parameters
-    ----------
-    loss : callable
-        Maps inputs and targets to a summed loss, as a function of the parameters that the optimiser holds.
-    batches : iterable of (inputs, targets)
-    optimizer : torch.optim.Optimizer
-
-    Returns
-    -------
-    list of float
-        Mean loss of each batch, before its step.
-    """
-    return [update(loss, [batch], [optimizer])[0].item() for batch in batches]
+__all__ = ['TrainConfig', 'learning_rate', 'make_optimizers', 'TrainingError', 'TrainResult', 'train', 'ancestral_sample']
 
 # %% ../nbs/08_training.ipynb #35ae5fdf
-SCHEDULES = ("cosine", "wsd", "constant")
-ORDERS = ("random", "stream")
-OPTIMIZERS = ("adamw", "muon", "sgd")
-PRECISIONS = ("auto", "full", "bfloat16")
+T = TypeVar("T")
+_FREE = "a resumed run may change it"
+Free = Annotated[T, _FREE]
+Share = Annotated[float, Bounds(minimum=0, maximum=1)]
+Positive = Annotated[float, Bounds(above=0)]
 
-
+# %% ../nbs/08_training.ipynb #7b2a4486
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Checked):
     """How to train, apart from model and data.
 
     Parameters
@@ -355,117 +155,83 @@ class TrainConfig:
         Naming the field, its value, and what is allowed.
     """
 
-    max_steps: int
+    max_steps: Count
     _: KW_ONLY
-    batch_size: int = 32
-    block_size: int | None = None
-    order: str = "random"
-    lr: float = 1e-3
-    min_lr_ratio: float = 0.1
-    warmup_steps: int = 0
-    schedule: str = "cosine"
-    decay_fraction: float = 0.2
-    optimizer: str = "adamw"
+    batch_size: Count = 32
+    block_size: Count | None = None
+    order: Literal["random", "stream"] = "random"
+    lr: Positive = 1e-3
+    min_lr_ratio: Share = 0.1
+    warmup_steps: Annotated[int, Bounds(minimum=0)] = 0
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    decay_fraction: Annotated[float, Bounds(above=0, maximum=1)] = 0.2
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.95)
-    momentum: float = 0.95
-    weight_decay: float = 0.1
-    average_fraction: float = 0.0
-    grad_clip: float | None = 1.0
-    accumulation: int = 1
-    precision: str = "auto"
-    compile: bool = False
-    sharded: bool = False
-    eval_every: int | None = None
-    eval_tokens: int | None = None
-    log_every: int = 10
-    seed: int = 0
-    max_seconds: float | None = None
-    checkpoint_dir: str | None = None
-    checkpoint_every: int | None = None
-    device: str = "auto"
-    progress: bool | None = None
+    momentum: Share = 0.95
+    weight_decay: Annotated[float, Bounds(minimum=0)] = 0.1
+    average_fraction: Share = 0.0
+    grad_clip: Positive | None = 1.0
+    accumulation: Free[Count] = 1
+    precision: Literal["auto", "full", "bfloat16"] = "auto"
+    compile: Free[bool] = False
+    sharded: Free[bool] = False
+    eval_every: Free[Count | None] = None
+    eval_tokens: Free[Annotated[int, Bounds(minimum=2)] | None] = None
+    log_every: Free[Count] = 10
+    seed: Annotated[int, Bounds(minimum=0)] = 0
+    max_seconds: Free[Positive | None] = None
+    checkpoint_dir: Free[str | None] = None
+    checkpoint_every: Free[Count | None] = None
+    device: Free[str] = "auto"
+    progress: Free[bool | None] = None
 
     def __post_init__(self) -> None:
-        check_config(self)
+        # For these three there is no guard; they are stored as JSON gives them back.
+        found = {"betas": _as_betas(self.betas), "device": _as_device_name(self.device)}
+        if self.checkpoint_dir is not None:
+            found["checkpoint_dir"] = os.fsdecode(self.checkpoint_dir)
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
+        super().__post_init__()
 
-# %% ../nbs/08_training.ipynb #3f3d187c
-#| code-fold: true
-#| code-summary: Code of its checks
-# Fields that say where and how fast to train, and what to measure, not what the steps are: a resumed run may change
-# them. If what is measured changes, the weights that did best are measured anew.
-FREE_FIELDS = (
-    *("accumulation", "compile", "sharded", "eval_every", "eval_tokens", "log_every"),
-    *("max_seconds", "checkpoint_dir", "checkpoint_every", "device", "progress"),
-)
-_COUNTS = {  # and the least of each
-    **{"max_steps": 1, "batch_size": 1, "block_size": 1, "warmup_steps": 0, "accumulation": 1},
-    **{"eval_every": 1, "eval_tokens": 2, "log_every": 1, "checkpoint_every": 1, "seed": 0},
-}
-_RANGES = {
-    "lr": {"above": 0},
-    "min_lr_ratio": {"minimum": 0, "maximum": 1},
-    "decay_fraction": {"above": 0, "maximum": 1},
-    "momentum": {"minimum": 0, "maximum": 1},
-    "weight_decay": {"minimum": 0},
-    "average_fraction": {"minimum": 0, "maximum": 1},
-    "grad_clip": {"above": 0},
-    "max_seconds": {"above": 0},
-}
-_OPTIONAL = ("block_size", "grad_clip", "max_seconds", "progress")  # which may be None
-_OPTIONAL += ("eval_every", "eval_tokens", "checkpoint_every")
-_CHOICES = {
-    "schedule": SCHEDULES,
-    "optimizer": OPTIMIZERS,
-    "precision": PRECISIONS,
-    "order": ORDERS,
-}
-
-
-def check_config(config: TrainConfig) -> None:
-    """Raise TypeError or ValueError if a field of a configuration is out of its range, or does not fit another one."""
-
-    def put(name: str, value: Any) -> None:
-        object.__setattr__(config, name, value)
-
-    given = {k: v for k, v in vars(config).items() if v is not None or k not in _OPTIONAL}
-    for name, least in _COUNTS.items():
-        if name in given:
-            put(name, as_count(given[name], name, minimum=least))
-    for name, bounds in _RANGES.items():
-        if name in given:
-            put(name, as_number(given[name], name, **bounds))
-    for name, allowed in _CHOICES.items():
-        if getattr(config, name) not in allowed:
+    def check(self) -> None:
+        """Raise ValueError if the fields do not fit together."""
+        S, warmup = self.max_steps, self.warmup_steps
+        if warmup > S:
+            raise ValueError(f"warmup_steps must be at most max_steps = {S}, got {warmup}")
+        if self.schedule == "wsd" and warmup + self.decay_fraction * S > S + 1e-9:
             raise ValueError(
-                f"{name} must be one of {', '.join(allowed)}, got {getattr(config, name)!r}"
+                f"decay_fraction must be at most {1 - warmup / S:g}, the share of max_steps = "
+                f"{S} after warmup_steps = {warmup}, got {self.decay_fraction:g}"
             )
-    for name in ("compile", "sharded", "progress"):
-        if not isinstance(given.get(name, False), bool):
-            raise TypeError(f"{name} must be True or False, got {given[name]!r}")
-    if not isinstance(config.betas, (tuple, list)) or len(config.betas) != 2:
-        raise ValueError(f"betas must be two numbers, got {config.betas!r}")
-    put("betas", tuple(as_number(beta, "betas", minimum=0, below=1) for beta in config.betas))
-    if config.warmup_steps > config.max_steps:
-        raise ValueError(
-            f"warmup_steps must be at most max_steps = {config.max_steps}, got {config.warmup_steps}"
-        )
-    decay_steps = config.decay_fraction * config.max_steps
-    if config.schedule == "wsd" and config.warmup_steps + decay_steps > config.max_steps + 1e-9:
-        raise ValueError(
-            f"decay_fraction must be at most {1 - config.warmup_steps / config.max_steps:g}, the share of max_steps = "
-            f"{config.max_steps} after warmup_steps = {config.warmup_steps}, got {config.decay_fraction:g}"
-        )
-    if config.batch_size % config.accumulation:
-        raise ValueError(
-            f"accumulation must divide batch_size = {config.batch_size}, got {config.accumulation}"
-        )
-    if config.sharded and config.optimizer == "muon":
-        raise ValueError("optimizer must be adamw or sgd if sharded: Muon needs whole matrices")
-    if config.checkpoint_dir is not None:
-        put("checkpoint_dir", os.fsdecode(config.checkpoint_dir))
-    if not isinstance(config.device, (str, torch.device)):
-        raise TypeError(f"device must be the name of one, got {config.device!r}")
-    put("device", str(config.device))
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"accumulation must divide batch_size = {self.batch_size}, got {self.accumulation}"
+            )
+        if self.sharded and self.optimizer == "muon":
+            raise ValueError("optimizer must be adamw or sgd if sharded: Muon needs whole matrices")
+
+    @classmethod
+    def free_fields(cls) -> set[str]:
+        """Return the fields that say where and how fast to train, and what to measure, but not what the steps are.
+
+        A resumed run may change them. If what is measured changes, the weights that did best are measured anew.
+        """
+        hints = get_type_hints(cls, include_extras=True)
+        return {name for name, hint in hints.items() if _FREE in getattr(hint, "__metadata__", ())}
+
+
+def _as_betas(betas: Any) -> tuple[float, float]:
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"betas must be two numbers, got {betas!r}")
+    first, second = (as_number(beta, "betas", minimum=0, below=1) for beta in betas)
+    return first, second
+
+
+def _as_device_name(device: Any) -> str:
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be the name of one, got {device!r}")
+    return str(device)
 
 # %% ../nbs/08_training.ipynb #4aa4e809
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -489,119 +255,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         return config.lr
     return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * height)
 
-# %% ../nbs/08_training.ipynb #a6ff5a61
-def parameter_groups(
-    parameters: Iterable[nn.Parameter], weight_decay: float
-) -> list[dict[str, Any]]:
-    """Put parameters into two groups for an optimiser: matrices, whose weights decay, and vectors, whose don't."""
-    trained = [p for p in parameters if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-# %% ../nbs/08_training.ipynb #89a57023
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c
-
-
-def newton_schulz(G: Tensor, *, steps: int = 5) -> Tensor:
-    """Replace the singular values of matrices by numbers near 1: G (..., m, n) -> (..., m, n).
-
-    Parameters
-    ----------
-    G : Tensor of float, shape (..., m, n)
-        A zero matrix stays zero. Singular values below about 1/1000 of the norm are not reached in five steps.
-    steps : int
-        How often to apply the polynomial.
-
-    References
-    ----------
-    Jordan and others (2024).
-    """
-    a, b, c = NEWTON_SCHULZ
-    X = G / G.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)  # now no singular value exceeds 1
-    wide = X if X.shape[-2] <= X.shape[-1] else X.mT  # the smaller product
-    for _ in range(as_count(steps, "steps")):
-        A = wide @ wide.mT  # (..., k, k) with k the smaller of m and n
-        wide = a * wide + (b * A + c * A @ A) @ wide
-    return wide if X.shape[-2] <= X.shape[-1] else wide.mT
-
-# %% ../nbs/08_training.ipynb #a20f000c
-class Muon(torch.optim.Optimizer):
-    """Move matrices by orthogonalised momentum.
-
-    Parameters
-    ----------
-    params : iterable of Parameter, each of shape (m, n)
-        Or groups of them.
-    lr : float
-        As for AdamW: steps have a root mean square of about 0.2 `lr`.
-    momentum : float
-        How slowly the mean of the gradients changes.
-    weight_decay : float
-        Share of each weight, times `lr`, that is taken away at each step.
-
-    References
-    ----------
-    Jordan and others (2024); Liu and others (2025) for the size of the step.
-    """
-
-    def __init__(
-        self, params: Any, *, lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.1
-    ):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        for p in (p for group in self.param_groups for p in group["params"]):
-            if p.ndim != 2:
-                raise ValueError(f"params must be matrices, got one of shape {tuple(p.shape)}")
-
-    @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> Any:
-        """Make one step. Matrices of equal shape are handled together, which is faster."""
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
-        for group in self.param_groups:
-            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape.setdefault(p.shape, []).append(p)
-            for matrices in by_shape.values():
-                self._move(matrices, group)
-        return result
-
-    def _move(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
-        lr, beta = group["lr"], group["momentum"]
-        steps = []
-        for p in matrices:
-            state = self.state[p]
-            if not state:
-                state["momentum"] = torch.zeros_like(p)
-            mean = state["momentum"].lerp_(p.grad, 1 - beta)
-            steps.append(p.grad.lerp(mean, beta))  # Nesterov: as if one step ahead
-        size = 0.2 * math.sqrt(max(matrices[0].shape))
-        stack = torch.stack(steps)
-        if stack.device.type == "cuda" and stack.dtype == torch.float32:
-            stack = stack.bfloat16()  # many times faster, and exact enough for a rough polynomial
-        for p, step in zip(matrices, newton_schulz(stack).to(matrices[0].dtype), strict=True):
-            p.mul_(1 - lr * group["weight_decay"])
-            p.add_(step, alpha=-lr * size)
-
-
-def hidden_matrices(model: LanguageModel) -> list[nn.Parameter]:
-    """Return the matrices between hidden vectors that are trained: all but tables of embeddings and the output layer.
-
-    The output layer is the `output_weight` of the model. If it has no such attribute, the last matrix with V rows is
-    taken for it.
-    """
-    outer = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outer]
-    rows = [p for p in inner if len(p) == model.vocab_size]
-    outer.add(id(getattr(model, "output_weight", rows[-1] if rows else None)))
-    return [p for p in inner if p.requires_grad and id(p) not in outer]
-
-
+# %% ../nbs/08_training.ipynb #5b0e650a
 def make_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Return AdamW or SGD for all parameters, or Muon for the hidden matrices and AdamW for the rest."""
     muon = hidden_matrices(model) if config.optimizer == "muon" else []
@@ -614,8 +268,8 @@ def make_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.opt
         if config.optimizer == "sgd":
             optimizers.append(torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum))
         else:
-            options = {"lr": config.lr, "betas": config.betas, "fused": fused}
-            optimizers.append(torch.optim.AdamW(groups, **options))
+            adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+            optimizers.append(adamw)
     if muon:
         kind = {"momentum": config.momentum, "weight_decay": decay}
         optimizers.append(Muon(muon, lr=config.lr, **kind))
@@ -623,552 +277,12 @@ def make_optimizers(model: LanguageModel, config: TrainConfig) -> list[torch.opt
         raise ValueError("model must have parameters to train")
     return optimizers
 
-# %% ../nbs/08_training.ipynb #db4c97d3
-def evaluate(
-    model: LanguageModel,
-    ids: ArrayLike | Tensor,
-    *,
-    block_size: int,
-    batch_size: int = 64,
-    carry: bool = False,
-) -> float:
-    """Measure the mean loss over a text, in nats per token: each token after the first is predicted once.
-
-    Parameters
-    ----------
-    model : LanguageModel
-        Without dropout meanwhile; each part is back in its mode afterwards.
-    ids : array_like of int, shape (N,)
-        At least two tokens. A memory-mapped file is read in pieces.
-    block_size : int
-        T, the length of the windows; contexts do not reach beyond the start of their window.
-    batch_size : int
-        Windows at a time.
-    carry : bool
-        Hand the state of each window to the next, one at a time: then the context is all that came before, and the
-        length of the windows does not matter. For models with `loss_and_state`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `ids` are not ids of the model, or fewer than two, or the model cannot carry a state.
-    """
-    ids = as_text_ids(ids, model.vocab_size, 2, "ids", model.device)
-    loss = WindowLoss(model, carry=carry)
-    windows = text_windows(ids, block_size, 1 if carry else batch_size)
-    total, count = loss_and_count(loss, windows, model.device)
-    return (total / count).item()
-
-# %% ../nbs/08_training.ipynb #2e917778
-#| code-fold: true
-#| code-summary: Code of its parts
-class WindowLoss(nn.Module):
-    """The summed loss of a window, as a module, which is what data parallelism and the compiler ask for.
-
-    Parameters
-    ----------
-    model : LanguageModel
-    low : bool
-        Whether to compute in bfloat16 where that is safe.
-    carry : bool
-        Whether a window goes on where the last one ended.
-    """
-
-    def __init__(self, model: LanguageModel, *, low: bool = False, carry: bool = False):
-        super().__init__()
-        if carry and not hasattr(model, "loss_and_state"):
-            raise TypeError(
-                f"a {type(model).__name__} cannot hand its state to the next window, as it has no method "
-                "loss_and_state; read random windows (order='random', carry=False), or take an LSTMLM"
-            )
-        self.model, self.low, self.carry = model, low, carry
-
-    def forward(self, inputs: Tensor, targets: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return the summed loss of windows (B, T), and the state after them, which is None if nothing is carried."""
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.low):
-            if not self.carry:
-                return self.model.loss(inputs, targets, "sum"), None
-            loss, penalty, state = self.model.loss_and_state(inputs, targets, state, "sum")
-        # A penalty is a mean. What is added here has its gradient, but the value 0: losses stay comparable.
-        return loss + targets.numel() * (penalty - penalty.detach()), state
-
-
-def as_text_ids(
-    ids: ArrayLike | Tensor, vocab_size: int, least: int, name: str, device: torch.device
-) -> Tensor | np.memmap:
-    """Return a text as int32 on the device, or as it is if it is a mapped file; checked."""
-    if isinstance(ids, np.memmap):
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise ValueError(
-                f"{name} must hold integers in one dimension, got {ids.dtype}, {ids.shape}"
-            )
-    elif isinstance(ids, str):
-        raise TypeError(f"{name} must be token ids, got text; encode it first")
-    else:
-        array = as_ids(ids.cpu().numpy() if isinstance(ids, Tensor) else ids, vocab_size, name=name)
-        ids = torch.from_numpy(array).to(torch.int32).to(device)
-    if len(ids) < least:
-        raise ValueError(f"{name} must hold at least {least} tokens, got {len(ids)}")
-    return ids
-
-
-def text_windows(
-    ids: Tensor | np.ndarray, block_size: int, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield windows that cover a text without overlap, with their targets; the last one may be shorter."""
-    T, n = as_count(block_size, "block_size"), len(ids) - 1
-    if n < 1:
-        raise ValueError(f"ids must hold at least 2 tokens, got {len(ids)}")
-    starts = T * torch.arange(n // T)  # of the full windows
-    for some in starts.split(as_count(batch_size, "batch_size")):
-        if len(some):
-            yield cut_windows(ids, some, T)
-    if rest := n % T:
-        yield cut_windows(ids, torch.tensor([n - rest]), rest)
-
-
-def own_share(batches: Iterable[Batch], rank: int, size: int) -> Iterator[Batch]:
-    """Deal batches out to several processes. All get equally many: who gets none has one without targets that count."""
-    batches = iter(batches)
-    while dealt := list(islice(batches, size)):
-        inputs, targets = dealt[min(rank, len(dealt) - 1)]
-        yield inputs, targets if rank < len(dealt) else torch.full_like(targets, IGNORE)
-
-
-def loss_and_count(
-    loss: WindowLoss, batches: Iterable[Batch], device: torch.device
-) -> tuple[Tensor, int]:
-    """Return the summed loss of some batches, as float64 on the CPU, and the number of targets."""
-    parts, counts, state = [], [], None  # read from the device at the end, once
-    with evaluating(loss), torch.no_grad():
-        for inputs, targets in batches:
-            part, state = loss(inputs.to(device), targets.to(device), state)
-            parts.append(part)
-            counts.append((targets != IGNORE).sum())
-    return torch.stack(parts).cpu().double().sum(), int(torch.stack(counts).sum())
-
-# %% ../nbs/08_training.ipynb #1a6b9483
-FORMAT = "arbook-run"
-CHECKPOINT, BEST, LOG = "checkpoint.safetensors", "best.safetensors", "log.jsonl"
-
-
-def save_run(path: str | Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write a checkpoint, tensors and a record of what JSON can hold: one file, whole or not there at all."""
-    tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    text = json.dumps({"format": FORMAT, "version": 1, **record})
-    about = {"run": text, "sha256": checksum(tensors, text)}
-    write_atomically(path, safetensors_bytes(tensors, about))
-
-
-def load_run(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_run` wrote.
-
-    Raises
-    ------
-    CheckpointNotFoundError
-        If there is no such file.
-    CheckpointError
-        If it is damaged, cut off, or something else.
-    """
-    tensors, about = read_weights(Path(path))
-    if "run" not in about or "sha256" not in about:
-        raise CheckpointError(f"{path} is no checkpoint of a training run")
-    if about["sha256"] != checksum(tensors, about["run"]):
-        raise CheckpointError(f"{path} is damaged: its checksum is wrong")
-    try:
-        record = json.loads(about["run"])
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} holds a record that is not valid JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path} holds a record that is no object: {type(record).__name__}")
-    if record.get("format") != FORMAT or record.get("version") != 1:
-        raise CheckpointError(
-            f"{path} has format {record.get('format')!r}, version {record.get('version')!r}; "
-            f"this library reads {FORMAT!r}, version 1"
-        )
-    return tensors, record
-
-
-def checksum(tensors: dict[str, Tensor], text: str) -> str:
-    """Return the SHA-256 of tensors, with their names, types and shapes, and a text."""
-    found = hashlib.sha256(text.encode())
-    for name, t in sorted(tensors.items()):
-        found.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-        found.update(t.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
-
-# %% ../nbs/08_training.ipynb #e276a75d
-def tensors_of(
-    model: LanguageModel, optimizers: Sequence[torch.optim.Optimizer]
-) -> dict[str, Tensor]:
-    """Return parameters and running means: "model.NAME", and "optimizer.NAME.KEY" for each parameter.
-
-    If they are divided among processes, all of these have to call, and all get the whole.
-    """
-    tensors = {f"model.{name}": as_whole(t) for name, t in model.state_dict().items()}
-    for optimizer in optimizers:
-        for name, p in model.named_parameters():
-            for key, value in optimizer.state.get(p, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = as_whole(value)
-    return tensors
-
-
-def check_fit(
-    tensors: dict[str, Tensor],
-    model: LanguageModel,
-    optimizers: Sequence[torch.optim.Optimizer],
-) -> None:
-    """Raise CheckpointError unless these are the numbers of such a model and of such optimisers."""
-    state, named = model.state_dict(), dict(model.named_parameters())
-    saved = {name for name in tensors if name.startswith("model.")}
-    if odd := {f"model.{name}" for name in state} ^ saved:
-        raise CheckpointError(
-            f"the checkpoint is of another model: {min(odd)!r} is on one side only"
-        )
-    owned = {p for optimizer in optimizers for p in _parameters(optimizer)}
-    for name, t in tensors.items():
-        kind, _, rest = name.partition(".")
-        target = state.get(rest) if kind == "model" else named.get(rest.rpartition(".")[0])
-        if target is None or (kind == "optimizer" and target not in owned):
-            raise CheckpointError(f"the checkpoint is of another model: it holds {name!r}")
-        counts = kind == "optimizer" and not t.ndim  # a count of steps has no shape
-        if not counts and (t.shape != target.shape or t.dtype != target.dtype):
-            raise CheckpointError(
-                f"the checkpoint is of another model: {name} is {tuple(t.shape)}, {t.dtype}, "
-                f"and should be {tuple(target.shape)}, {target.dtype}"
-            )
-
-
-def put_back(
-    tensors: dict[str, Tensor],
-    model: LanguageModel,
-    optimizers: Sequence[torch.optim.Optimizer],
-) -> None:
-    """Put the numbers that `tensors_of` returned back, or raise CheckpointError and change nothing."""
-    check_fit(tensors, model, optimizers)
-    with torch.no_grad():
-        for name, t in model.state_dict().items():
-            t.copy_(divided_like(tensors[f"model.{name}"], t))
-    owner = {p: optimizer for optimizer in optimizers for p in _parameters(optimizer)}
-    named, moved = dict(model.named_parameters()), defaultdict(dict)
-    for name, t in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            of, _, key = rest.rpartition(".")
-            p = named[of]
-            on_device = t.ndim or owner[p].defaults.get("fused")  # else the count of steps
-            value = divided_like(t, p) if t.ndim else t
-            moved[p][key] = value.to(p.device if on_device else "cpu")
-    for p, values in moved.items():
-        owner[p].state[p] = values
-
-
-def load_best(model: LanguageModel, folder: str | Path) -> float:
-    """Give a model the weights that did best on the validation text, and return the loss that they had."""
-    tensors, record = load_run(Path(folder) / BEST)
-    put_back(tensors, model, [])
-    return record["val_loss"]
-
-
-def as_whole(t: Tensor) -> Tensor:
-    """Return a tensor that is divided among processes as a whole: all have to ask for it. Others are left alone."""
-    return t.full_tensor() if hasattr(t, "full_tensor") else t
-
-
-def divided_like(whole: Tensor, t: Tensor) -> Tensor:
-    """Return a tensor divided among processes as another one is, which all of them have to ask for."""
-    if not hasattr(t, "full_tensor"):
-        return whole
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(whole.to(t.device), t.device_mesh, t.placements)
-
-
-def state_tensors(state: Any) -> list[Tensor]:
-    """Return the tensors of a state, however nested, in a fixed order."""
-    if isinstance(state, Tensor):
-        return [state]
-    return [t for part in state for t in state_tensors(part)]
-
-
-def state_from(tensors: Iterator[Tensor], template: Any) -> Any:
-    """Return a state that is nested like another one, with these tensors."""
-    if isinstance(template, Tensor):
-        return next(tensors)
-    return tuple(state_from(tensors, part) for part in template)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-# %% ../nbs/08_training.ipynb #dedab045
-TOKEN_FORMAT = "arbook-tokens"
-_HEADER_BYTES = 256  # the first bytes of a token file: JSON, filled up with blanks
-
-
-def write_token_file(
-    path: str | Path, ids: ArrayLike | Iterable[ArrayLike], *, vocab_size: int
-) -> int:
-    """Write token ids to a file for `open_token_file`, and return how many there are.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file appears when it is complete, and not before.
-    ids : array_like of int, shape (N,), or an iterator of such pieces
-        With an iterator, the text need not fit into memory.
-    vocab_size : int
-        V: all ids are checked to be below.
-    """
-    V = as_count(vocab_size, "vocab_size")
-    dtype = np.dtype("<u2" if V <= 2**16 else "<u4")
-    header = {"format": TOKEN_FORMAT, "version": 1, "dtype": dtype.str, "vocab_size": V}
-    pieces = ids if isinstance(ids, Iterator) else [ids]
-    with open_atomically(path) as file:
-        file.write(bytes(_HEADER_BYTES))
-        n = sum(file.write(as_ids(p, V).astype(dtype)) for p in pieces) // dtype.itemsize
-        file.seek(0)
-        file.write(json.dumps(header | {"length": n}).ljust(_HEADER_BYTES - 1).encode() + b"\n")
-    return n
-
-
-def open_token_file(path: str | Path, *, vocab_size: int) -> np.memmap:
-    """Map a file of token ids into memory without reading it: (N,), of uint16 or uint32.
-
-    Raises
-    ------
-    ValueError
-        If it is no such file, is cut off, or is of another vocabulary.
-    """
-    with open(path, "rb") as file:
-        first = file.read(_HEADER_BYTES)
-    try:
-        header = json.loads(first)
-        kind, V = header["dtype"], header["vocab_size"]
-        n = as_count(header["length"], "length", minimum=0)
-        known = (header["format"], header["version"]) == (TOKEN_FORMAT, 1)
-        if not known or kind not in ("<u2", "<u4"):
-            raise ValueError("of another format")
-        dtype = np.dtype(kind)
-    except (KeyError, RecursionError, TypeError, ValueError):
-        raise ValueError(f"{path} is not a file of tokens") from None
-    if V != vocab_size:
-        raise ValueError(f"{path} is of a vocabulary of {V} tokens, not of {vocab_size}")
-    expected = _HEADER_BYTES + n * dtype.itemsize
-    if (size := os.path.getsize(path)) != expected:
-        raise ValueError(f"{path} is damaged: it has {size} bytes, and should have {expected}")
-    return np.memmap(path, dtype=dtype, mode="r", offset=_HEADER_BYTES, shape=(n,))
-
-# %% ../nbs/08_training.ipynb #487f3a21
-def flops_per_token(model: LanguageModel, block_size: int) -> float:
-    """Count the floating-point operations of training, per token, in matrix products.
-
-    For a `GPT` exactly, with the pairs of positions that the mask allows. For any other model, six for each weight of a
-    matrix that is not just looked up.
-
-    References
-    ----------
-    Kaplan and others (2020), section 2.1; Chowdhery and others (2023), appendix B, where the mask is not counted.
-    """
-    if isinstance(model, GPT):
-        return 3 * forward_flops(model.config, block_size) / block_size
-    tied = getattr(getattr(model, "config", None), "tied", False)  # the table is the output layer
-    tables = {
-        id(p)
-        for m in model.modules()
-        if isinstance(m, nn.Embedding) and not (tied and m.num_embeddings == model.vocab_size)
-        for p in m.parameters()
-    }
-    return 6.0 * sum(p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in tables)
-
-
-def matmul_rate(
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    *,
-    size: int | None = None,
-    repeats: int = 5,
-) -> float:
-    """Measure how many floating-point operations per second a device makes in a product of square matrices."""
-    on_gpu = torch.device(device).type != "cpu"
-    n = as_count(size, "size") if size is not None else 8_192 if on_gpu else 1_024
-    generator = torch.Generator(device).manual_seed(0)  # products of ones would need less power
-    a = torch.randn(n, n, device=device, dtype=dtype, generator=generator)
-    best = math.inf
-    for _ in range(as_count(repeats, "repeats") + 1):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best
-
-# %% ../nbs/08_training.ipynb #772f1cbb
-BF16_WIDTH = 256  # on a CPU, narrower models lose more by converting than they gain
-
-
-def choose_precision(precision: str, model: LanguageModel, device: torch.device) -> str:
-    """Return "full" or "bfloat16".
-
-    "auto" is bfloat16 for float32 models on GPUs that have it; on a CPU if the matrices of the model have 256 rows and
-    columns on average or more, and a product of such matrices is faster by a quarter, which is tried once per process.
-    Everywhere else it is "full", also for recurrent layers: for those, PyTorch would take float16 on a GPU, whose small
-    range makes gradients vanish.
-
-    Raises
-    ------
-    ValueError
-        If bfloat16 is asked for, and the model has recurrent layers.
-    """
-    return _precision_and_reason(precision, model, device)[0]
-
-
-def _is_recurrent(model: LanguageModel) -> bool:
-    return any(isinstance(part, nn.RNNBase) for part in model.modules())
-
-
-def _check_sharded(model: LanguageModel, device: torch.device) -> None:
-    """Refuse what was measured to be wrong: one process on a GPU, 12 steps in float64, losses that differ by 0.001."""
-    if device.type == "cuda" and _is_recurrent(model):
-        raise ValueError(
-            "sharded must be False for a model with recurrent layers on a GPU, where PyTorch's losses are then wrong"
-        )
-
-
-def _precision_and_reason(
-    precision: str, model: LanguageModel, device: torch.device
-) -> tuple[str, str]:
-    """Return what `choose_precision` returns, and why, for the log."""
-    recurrent = _is_recurrent(model)
-    if precision == "bfloat16" and recurrent:
-        raise ValueError(
-            "precision must be 'full' or 'auto' for a model with recurrent layers, which PyTorch would compute in "
-            "float16 on a GPU, and on some processors not at all; got 'bfloat16'"
-        )
-    if precision != "auto":
-        return precision, "as the configuration says"
-    if recurrent:
-        return "full", "the model has recurrent layers"
-    if any(p.dtype != torch.float32 for p in model.parameters()):
-        return "full", "not all parameters are of float32"
-    if device.type == "cuda":
-        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
-        return ("bfloat16", "this GPU has it") if has_it else ("full", "this GPU has no bfloat16")
-    if device.type != "cpu":
-        return "full", f"bfloat16 has not been tried on devices of type {device.type}"
-    sizes = [p.numel() for p in hidden_matrices(model)]
-    if not sizes or sum(sizes) / len(sizes) < BF16_WIDTH**2:
-        return "full", f"matrices are smaller than {BF16_WIDTH} x {BF16_WIDTH} on average"
-    gain = _bfloat16_gain()
-    reason = f"a product of matrices in bfloat16 has {gain:.2g} times the speed of float32 here"
-    return ("bfloat16" if gain >= _WORTHWHILE else "full"), reason
-
-
-_WORTHWHILE = 1.25  # the rest of a step becomes slower by converting
-
-
-@functools.cache
-def _bfloat16_gain() -> float:
-    """Try how many times as fast as in float32 this processor multiplies in bfloat16; 0 if it cannot."""
-    try:
-        low, full = (
-            matmul_rate("cpu", dtype, size=BF16_WIDTH, repeats=20)
-            for dtype in (torch.bfloat16, torch.float32)
-        )
-    except RuntimeError:
-        return 0.0
-    return low / full
-
-# %% ../nbs/08_training.ipynb #87f28e0a
+# %% ../nbs/08_training.ipynb #5b0e620e
 class TrainingError(RuntimeError):
     """Training cannot go on: the loss is not a number, memory is full, the folder is taken, or nothing can be compiled.
 
     The message says where, and what to do.
     """
-
-
-@dataclass(frozen=True)
-class Team:
-    """The processes that train together, as seen by one of them.
-
-    Parameters
-    ----------
-    rank, size : int
-        Which one this is, from 0, and how many there are.
-    device : torch.device
-        Where this one computes.
-    """
-
-    rank: int
-    size: int
-    device: torch.device
-
-    @property
-    def joined(self) -> bool:
-        """Whether there is a group of processes, be it of one only."""
-        return dist.is_available() and dist.is_initialized()
-
-    def total(self, values: Tensor) -> Tensor:
-        """Return the sum of everybody's values, in place."""
-        if self.size > 1:
-            dist.all_reduce(values)
-        return values
-
-    def wait(self) -> None:
-        """Go on when everybody has come here."""
-        self.total(torch.zeros((), device=self.device)).item()  # which waits for the device, too
-
-    def rows(self, values: Tensor) -> Tensor:
-        """Return everybody's rows, one below the other."""
-        if self.size == 1:
-            return values
-        parts = [torch.empty_like(values) for _ in range(self.size)]
-        dist.all_gather(parts, values.contiguous())
-        return torch.cat(parts)
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return a device that exists: "auto" is a GPU where there is one, each process its own.
-
-    Raises
-    ------
-    ValueError
-        If the device is not here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise ValueError(
-            f"device must be the name of one, such as cpu or cuda, got {name!r}"
-        ) from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device is {name!r}, but PyTorch finds no GPU of this kind here")
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
-        if device.index >= torch.cuda.device_count():
-            raise ValueError(
-                f"device must be below cuda:{torch.cuda.device_count()}, got {str(device)!r}"
-            )
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device is {name!r}, but PyTorch finds no GPU of this kind here")
-    return device
-
-
-def process_number() -> int:
-    """Return the number that `torchrun` gave to this process; 0 if it is alone."""
-    return int(os.environ.get("RANK", 0))
-
-
-def join_team(device: str = "auto") -> Team:
-    """Meet the other processes that `torchrun` started, if any, and stay together until this one ends."""
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    alone, several = Team(0, 1, chosen), int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if several and dist.is_available() and not alone.joined:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-        atexit.register(dist.destroy_process_group)
-    return Team(dist.get_rank(), dist.get_world_size(), chosen) if alone.joined else alone
 
 # %% ../nbs/08_training.ipynb #0d3b6569
 @dataclass(frozen=True)
@@ -1416,7 +530,7 @@ class Validation:
         config: TrainConfig,
         team: Team,
     ):
-        self.ids: Tensor | np.memmap | None = None
+        self.ids: Tensor | np.ndarray | None = None
         if ids is not None:
             checked = as_text_ids(ids, loss.model.vocab_size, 2, "val_ids", team.device)
             self.ids = checked[: config.eval_tokens]
@@ -1426,6 +540,8 @@ class Validation:
     def measure(self, step: int) -> float:
         """Return the loss; each process computes its share, or all of it if a state is carried from start to end."""
         team = self.team
+        if self.ids is None:
+            raise ValueError("there is no validation text to measure on")
         if self.loss.carry:
             batches = text_windows(self.ids, max(self.block_size, STREAM_WINDOW), 1)
         else:
@@ -1454,7 +570,8 @@ class Validation:
             return
         tensors = tensors_of(self.loss.model, [])
         if self.team.rank == 0:
-            record = self.best | {"text": fingerprint(self.ids)}
+            text = None if self.ids is None else fingerprint(self.ids)
+            record = self.best | {"text": text}
             save_run(Path(self.config.checkpoint_dir) / BEST, tensors, record)
 
     def recall(self) -> dict[str, Any] | None:
@@ -1467,7 +584,7 @@ class Validation:
             return None
         tensors, record = load_run(path)
         self.best = {name: record[name] for name in ("step", "val_loss")}
-        if self.ids is None or _is_fingerprint(record.get("text"), self.ids):
+        if self.ids is None or is_fingerprint(record.get("text"), self.ids):
             return None
         state = self.loss.model.state_dict()
         own = {name: t.clone() for name, t in state.items()}
@@ -1537,8 +654,9 @@ class Log:
         tokens: int,
         notify: Callable[[dict[str, Any]], None] | None,
     ):
-        writes = config.checkpoint_dir is not None and team.rank == 0
-        self.path = Path(config.checkpoint_dir) / LOG if writes else None
+        self.path: Path | None = None
+        if config.checkpoint_dir is not None and team.rank == 0:
+            self.path = Path(config.checkpoint_dir) / LOG
         self.config, self.team, self.clock, self.tokens = config, team, clock, tokens
         self.notify = notify or (lambda line: None)
         self.history: list[dict[str, Any]] = []
@@ -1636,7 +754,7 @@ class Checkpoint:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.team.rank == 0:
-            self.lock = _lock_folder(self.folder)
+            self.lock = lock_folder(self.folder)
         refused = self.team.rank == 0 and self.lock is None
         if self.team.total(torch.tensor(float(refused), device=self.team.device)):
             raise TrainingError(
@@ -1646,14 +764,14 @@ class Checkpoint:
     def close(self) -> None:
         """Let others use the folder."""
         if self.lock is not None and self.folder is not None:
-            (self.folder / _LOCK).unlink(missing_ok=True)  # while nobody else can have it
-            self.lock.close()
+            unlock_folder(self.folder, self.lock)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and record of a checkpoint of this run; both are empty if there is none."""
+        tensors: dict[str, Tensor] = {}
+        record: dict[str, Any] = {}
         if self.folder is None:
-            return {}, {}
-        tensors, record = {}, {}
+            return tensors, record
         if (self.folder / CHECKPOINT).exists():
             tensors, record = load_run(self.folder / CHECKPOINT)
             self._check_identity(record["identity"])
@@ -1662,12 +780,12 @@ class Checkpoint:
 
     def _check_identity(self, saved: dict[str, Any]) -> None:
         saved = {"frozen": self.identity["frozen"]} | saved  # older ones do not say
-        if _is_fingerprint(saved.get("text"), self.ids):
+        if is_fingerprint(saved.get("text"), self.ids):
             self.identity["text"] = saved["text"]
         for name, value in self.identity.items():
             if saved.get(name) != value:
                 raise CheckpointError(
-                    f"{self.folder / CHECKPOINT} is of another run: its {name} is "
+                    f"{self.folder}{os.sep}{CHECKPOINT} is of another run: its {name} is "
                     f"{saved.get(name)!r}, not {value!r}; use another checkpoint_dir"
                 )
 
@@ -1696,82 +814,18 @@ class Checkpoint:
 
 
 def identity_of(
-    model: LanguageModel, config: TrainConfig, block_size: int, ids: Tensor | np.memmap
+    model: LanguageModel, config: TrainConfig, block_size: int, ids: Tensor | np.ndarray
 ) -> dict[str, Any]:
     """Return what has to be the same when a run is resumed: what its steps are a function of."""
-    fixed = {k: v for k, v in asdict(config).items() if k not in FREE_FIELDS}
+    fixed = {k: v for k, v in asdict(config).items() if k not in config.free_fields()}
     fixed |= {"betas": list(config.betas), "block_size": block_size}
     about = repr(getattr(model, "config", type(model).__name__))
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     return {**fixed, "model": about, "text": fingerprint(ids), "frozen": frozen}
 
-
-_LOCK = ".lock"
-
-
-def _lock_folder(folder: Path) -> IO | None:
-    """Reserve a folder for one run, as long as the file that is returned is open; None if another run has it.
-
-    The system takes the lock away from a process that ends, however it ends. Where the system or the file system knows
-    no such locks, the folder is not reserved.
-    """
-    try:
-        import fcntl
-    except ImportError:  # on Windows
-        return open(os.devnull)
-    path = folder / _LOCK
-    while True:
-        file = open(path, "a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                return file
-        except BlockingIOError:
-            file.close()
-            return None
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return file
-        file.close()  # it was of a run that has just ended, and removed it: once more
-
-
-def fingerprint(ids: Tensor | np.memmap) -> str:
-    """Return a SHA-256 by which a text is recognised: of all of it, or of start, end and length of a mapped file."""
-    if isinstance(ids, Tensor):
-        return _hash_all(ids.cpu().numpy())
-    return _hash_ends(ids, ids.dtype)
-
-
-def _is_fingerprint(found: str | None, ids: Tensor | np.memmap) -> bool:
-    """Tell whether a fingerprint is of this text, also if it was in an array then and is in a mapped file now."""
-    if found is None or found == fingerprint(ids):
-        return found is not None
-    if not isinstance(ids, Tensor):
-        return found == _hash_all(ids)
-    array = ids.cpu().numpy()
-    sizes = [np.dtype(name) for name in ("uint16", "uint32", "int32", "int64")]
-    return any(
-        found == _hash_ends(array, size) for size in sizes if array.max() <= np.iinfo(size).max
-    )
-
-
-def _hash_all(ids: np.ndarray) -> str:
-    found = hashlib.sha256()
-    for start in range(0, len(ids), 1 << 20):
-        found.update(ids[start : start + (1 << 20)].astype(np.int32))
-    return found.hexdigest()
-
-
-def _hash_ends(ids: np.ndarray, dtype: np.dtype) -> str:
-    found = hashlib.sha256(f"{len(ids)} {dtype}".encode())
-    for part in (ids[: 1 << 20], ids[-(1 << 20) :]):
-        found.update(part.astype(dtype))
-    return found.hexdigest()
-
 # %% ../nbs/08_training.ipynb #5b0e620a
 #| code-fold: true
-#| code-summary: "Code for devices and processes"
+#| code-summary: "Code of what depends on the machine"
 def is_divided(config: TrainConfig, team: Team) -> bool:
     """Tell whether the parameters are divided among the processes, which then all have to ask for them."""
     return config.sharded and team.joined
@@ -1780,8 +834,8 @@ def is_divided(config: TrainConfig, team: Team) -> bool:
 def place(loss: WindowLoss, config: TrainConfig, team: Team) -> None:
     """Put a model on its device, or divide it among the processes."""
     if is_divided(config, team):
-        _check_sharded(loss.model, team.device)
-        shard(loss, team.device, compiled=config.compile)
+        check_sharded(loss.model, team.device)
+        shard(loss, loss.model.parts(), team.device, compiled=config.compile)
     else:
         loss.to(team.device)
 
@@ -1801,43 +855,6 @@ def prepare_loss(
     return (torch.compile(module) if config.compile else module), pause
 
 
-def agree_on_precision(chosen: tuple[str, str], team: Team) -> tuple[str, str]:
-    """Return bfloat16 if all processes have chosen it, and why: "auto" tries it, and machines may differ."""
-    low = torch.tensor([chosen[0] == "bfloat16"], device=team.device).int()
-    if chosen[0] == "bfloat16" and not bool(team.rows(low).all()):
-        return "full", "another process has chosen it"
-    return chosen
-
-
-def shard(loss: WindowLoss, device: torch.device, *, compiled: bool = False) -> None:
-    """Divide the parameters of a model among all processes, by PyTorch's own engine.
-
-    Each block of a Transformer is a group of its own: only one of them is whole at a time. The rest is another group.
-    """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    if any(hasattr(p, "full_tensor") for p in loss.parameters()):
-        raise ValueError("model is divided already, by an earlier call; build it anew")
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for block in getattr(loss.model, "blocks", []):
-        if compiled:
-            # what gathers its parameters stays outside
-            block.forward = torch.compile(block.forward)
-        fully_shard(block, mesh=mesh)
-    fully_shard(loss, mesh=mesh, reshard_after_forward=True)
-
-
-@contextmanager
-def without_exchange(loss: Any) -> Iterator[None]:
-    """Keep gradients of divided parameters to this process for a while."""
-    loss.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        loss.set_requires_gradient_sync(True)
-
-
 def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
     """Return the length of the windows, which the model must be able to read."""
     block_size = config.block_size or model.context_length
@@ -1849,13 +866,6 @@ def check_block_size(model: LanguageModel, config: TrainConfig) -> int:
             f"got {block_size}"
         )
     return block_size
-
-
-def seed_dropout(seed: int, device: torch.device) -> None:
-    """Seed the random numbers that a model takes from PyTorch itself."""
-    torch.random.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
 
 
 @contextmanager
@@ -1957,7 +967,7 @@ def training_loop(
     feed = Feed(train_ids, model.vocab_size, T, c, team)
     loss = WindowLoss(model, carry=c.order == "stream")
     validation = Validation(val_ids, loss, T, c, team)
-    precision = _precision_and_reason(c.precision, model, team.device)
+    precision = choose_precision_and_reason(c.precision, model, team.device)
     place(loss, c, team)
     optimizers, mean = make_optimizers(model, c), Mean(model, c)
     carried, clock = Carried(c.accumulation, team), Clock()
@@ -2011,9 +1021,11 @@ def training_loop(
                 carried.begin()
             pieces, lr = next(batches), learning_rate(step, c)
             n_targets = sum(targets.numel() for _, targets in pieces)
-            how = {"lr": lr, "grad_clip": c.grad_clip, "count": n_targets, "pause": pause}
+            how: dict[str, Any] = {"lr": lr, "grad_clip": c.grad_clip, "count": n_targets}
             with _explained_errors(step + 1, c):
-                found, norm = update(carried.through(module), pieces, optimizers, **how)
+                found, norm = update(
+                    carried.through(module), pieces, optimizers, pause=pause, **how
+                )
             step += 1
             mean.update(step)
             # Log

@@ -26,6 +26,9 @@ from arbook.files import (
     read_weights,
     write_checkpoint,
 )
+
+# An error of from_pretrained is found beside it.
+from .files import CheckpointNotFoundError as CheckpointNotFoundError
 from .guards import Bounds, Checked, Count, as_choice, as_count
 from arbook.objective import (
     IGNORE,

@@ -23,7 +23,7 @@ from arbook import data
 from arbook.compression import AdaptiveNGram, ByteAdapter, byte_bits, compress, decompress
 from arbook.ngram import NGramLM
 from arbook.objective import LanguageModel
-from arbook.runs import recorded_files, recorded_model
+from arbook.checkpoints import recorded_files, recorded_model
 
 from bench._record import ROOT, provenance, write
 

@@ -33,8 +33,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from arbook import objective, runs, training
-from arbook.cli import as_setting
+from arbook import machines, objective, runs, steps, training
+from arbook.runs import as_setting
 from arbook.objective import LanguageModel, autoregressive_loss
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.tokens import write_atomically
@@ -273,7 +273,7 @@ def step_seconds(
     """Return the median time of a step of training, after warming up, and the peak of memory."""
     T = model.context_length
     config = TrainConfig(1, device=str(device))
-    module: Any = training.WindowLoss(model.to(device), low=low)
+    module: Any = steps.WindowLoss(model.to(device), low=low)
     module = torch.compile(module) if compiled else module
     optimizers = training.make_optimizers(model, config)
     text = torch.randint(model.vocab_size, (20 * batch_size * T,), generator=seeded(2)).to(device)
@@ -282,10 +282,8 @@ def step_seconds(
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     for step in range(repeats + 3):
-        pieces = [
-            training.cut_windows(text, training.step_starts(len(text), batch_size, T, 0, step), T)
-        ]
-        loss, _ = training.update(
+        pieces = [steps.cut_windows(text, steps.step_starts(len(text), batch_size, T, 0, step), T)]
+        loss, _ = steps.update(
             lambda x, y: module(x, y)[0],
             pieces,
             optimizers,
@@ -309,9 +307,9 @@ def throughput(device: torch.device, quick: bool, batch_size: int = 16) -> dict:
     config = gpt2_small(quick)
     batch_size, repeats = (4, 2) if quick else (batch_size, 10)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    possible = training.matmul_rate(device, dtype, repeats=2 if quick else 20)
+    possible = machines.matmul_rate(device, dtype, repeats=2 if quick else 20)
     reference = GPT(config, generator=seeded())
-    operations = training.flops_per_token(reference, config.context_length)
+    operations = reference.flops(config.context_length)
     found: dict[str, Any] = {
         "model": repr(config),
         "parameters": sum(p.numel() for p in reference.parameters()),
@@ -552,7 +550,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: tests the script")
     given = parser.parse_args(arguments)
     try:
-        device = training.choose_device(given.device)
+        device = machines.choose_device(given.device)
     except ValueError as error:
         print(f"nothing to do: {error}")
         return

@@ -19,15 +19,8 @@ from arbook import data
 from arbook.ngram import NGramLM
 from arbook.runs import PRESETS
 from arbook.tokens import CharTokenizer
-from arbook.training import (
-    TrainConfig,
-    evaluate,
-    learning_rate,
-    make_optimizers,
-    parameter_groups,
-    random_windows,
-    update,
-)
+from arbook.steps import evaluate, parameter_groups, random_windows, update
+from arbook.training import TrainConfig, learning_rate, make_optimizers
 from arbook.transformer import GPT, GPTConfig, to_gpt2_config
 from torch import Tensor, nn
 

@@ -73,3 +73,23 @@ def browser() -> Iterator:
         chromium = session.chromium.launch(executable_path=program, args=arguments)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """Pretend to have a processor with so many times the speed in bfloat16; None: it cannot."""
+
+    import torch
+    from arbook import machines
+
+    def have(gain: float | None) -> None:
+        def rate(device, dtype, **options):
+            if dtype == torch.bfloat16 and gain is None:
+                raise RuntimeError("could not create a primitive descriptor")
+            return 1e9 * (gain if dtype == torch.bfloat16 else 1.0)
+
+        machines._bfloat16_gain.cache_clear()
+        monkeypatch.setattr(machines, "matmul_rate", rate)
+
+    yield have
+    machines._bfloat16_gain.cache_clear()

@@ -24,7 +24,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from arbook import ar, cli, compression, data, runs, tokens, training, workshop
+from arbook import ar, checkpoints, cli, compression, data, runs, tokens, training, workshop
 from arbook.ngram import NGramLM
 from arbook.perplexity import score
 from arbook.sampling import Temperature, TopK, TopP, generate
@@ -1057,7 +1057,7 @@ def test_perplexity_of_a_network_takes_a_context_and_a_stride(shell, trained):
     (found,) = shell(*arguments, "--context-length", 16, "--stride", 4).records
     tokenizer = CharTokenizer.load(trained / "tokenizer.json")
     options = {"context_length": 16, "stride": 4, "start_id": tokenizer.encode("\n")[0]}
-    expected = score(runs.load_model(trained / "model"), tokenizer.encode(VERSE), **options)
+    expected = score(checkpoints.load_model(trained / "model"), tokenizer.encode(VERSE), **options)
     assert found["nats"] == pytest.approx(expected.nll)
     assert {key: found["policy"][key] for key in options} == options
     (default,) = shell(*arguments).records
@@ -1634,7 +1634,7 @@ def test_a_recorded_run_is_a_model(shell):
     Path("a.txt").write_text(text)
     arguments = ["a.txt", "--model", ROOT / "runs" / "train_cpu_seed0", "--json"]
     (found,) = shell("perplexity", *arguments).records
-    model, tokenizer = runs.recorded_model("train_cpu_seed0")
+    model, tokenizer = checkpoints.recorded_model("train_cpu_seed0")
     expected = score(model, tokenizer.encode(text), start_id=tokenizer.encode("\n")[0])
     assert found["nats"] == pytest.approx(expected.nll, rel=1e-6)
     (sizes,) = shell("compress", *arguments).records
@@ -1721,7 +1721,7 @@ def test_chat_takes_ngrams_and_by_default_the_model_of_the_book(shell):
     arguments = ["chat", "--max-new-tokens", 20, "--temperature", 0, "--train", "a.txt"]
     assert shell(*arguments, stdin="the rose is r").out == "ed, the violet's blu\n"
     (found,) = shell("chat", "--max-new-tokens", 5, "--json", "--seed", 1, stdin="ROMEO:").records
-    model, tokenizer = runs.recorded_model("train_cpu_seed0")
+    model, tokenizer = checkpoints.recorded_model("train_cpu_seed0")
     chat = workshop.Chat(model, tokenizer, max_new_tokens=5, seed=1)
     assert "".join(chat.read("ROMEO:")) == found["text"]
 
@@ -1811,7 +1811,7 @@ def test_a_run_that_is_asked_to_end_finishes_its_step_and_saves(shell, monkeypat
         signal.signal(kind, before)
     assert shell.err == "" and shell.out.count("\n") == 1
     assert shell.out.startswith(f"stopped by {kind.name} after 2 steps, validation loss ")
-    assert training.load_run("run/checkpoint.safetensors")[1]["step"] == 2
+    assert checkpoints.load_run("run/checkpoint.safetensors")[1]["step"] == 2
     (record,) = shell(*arguments, "--json").records
     assert shell.code == 0 and record["finished"] and record["stopped_by"] is None
 
@@ -1820,7 +1820,7 @@ def test_a_run_that_is_asked_to_end_finishes_its_step_and_saves(shell, monkeypat
 def test_the_program_saves_when_the_system_asks_it_to_end(tmp_path):
     arguments = ["train", "--preset", "tiny", "--out", tmp_path, "--set", "max_steps=1000000"]
     with process(*map(str, arguments), "--device", "cpu") as running:
-        log = tmp_path / training.LOG
+        log = tmp_path / checkpoints.LOG
         tenth = b'"event": "step", "step": 10'
         while running.poll() is None and not (log.exists() and tenth in log.read_bytes()):
             time.sleep(0.02)
@@ -1828,7 +1828,7 @@ def test_the_program_saves_when_the_system_asks_it_to_end(tmp_path):
         out, err = running.communicate(timeout=600)
     assert running.returncode == 143 and b"Traceback" not in err
     assert out.startswith(b"stopped by SIGTERM after ") and out.count(b"\n") == 1
-    assert training.load_run(tmp_path / training.CHECKPOINT)[1]["step"] >= 10
+    assert checkpoints.load_run(tmp_path / checkpoints.CHECKPOINT)[1]["step"] >= 10
 
 
 def test_only_the_first_of_several_processes_speaks(shell, monkeypatch):
@@ -1972,7 +1972,7 @@ def test_a_run_that_was_stopped_or_killed_can_be_used_and_goes_on(shell, kind):
     arguments = ["train", "notes.txt", *SMALL, "--minutes", "60", "--set", "checkpoint_every=5"]
     command = [sys.executable, "-W", "error", "-c", program + "sys.exit(cli.main())", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    log = Path("notes-run") / training.LOG
+    log = Path("notes-run") / checkpoints.LOG
     with subprocess.Popen(command, **pipes) as running:
         while running.poll() is None and not (log.exists() and b'"step": 20,' in log.read_bytes()):
             time.sleep(0.02)
@@ -1982,12 +1982,12 @@ def test_a_run_that_was_stopped_or_killed_can_be_used_and_goes_on(shell, kind):
         assert running.returncode == 130 and "Traceback" not in err
         assert out.startswith("stopped by SIGINT after ") and "the same command goes on" in out
         assert "arbook sample --model notes-run" in out and out.count("\n") == 1
-    before = training.load_run(Path("notes-run") / training.CHECKPOINT)[1]["step"]
+    before = checkpoints.load_run(Path("notes-run") / checkpoints.CHECKPOINT)[1]["step"]
     assert before >= 15
     usable(shell, "notes-run")
     assert shell("train", "notes.txt", "--time-limit", "0.05").code == 0
     assert "which goes on" in shell.err and shell.out.startswith("stopped after ")
-    assert training.load_run(Path("notes-run") / training.CHECKPOINT)[1]["step"] > before
+    assert checkpoints.load_run(Path("notes-run") / checkpoints.CHECKPOINT)[1]["step"] > before
     usable(shell, "notes-run")
 
 

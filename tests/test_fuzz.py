@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arbook import runs, training, workshop
+from arbook import checkpoints, workshop
 from arbook.compression import (
     AdaptiveNGram,
     ArchiveError,
@@ -327,7 +327,7 @@ def test_any_bytes_are_a_file_of_tokens_or_a_named_error(tmp_path, times):
     path, dice = tmp_path / "ids", random.Random(times)
     good, sizes = [], (256, 2**16, 2**20)
     for vocab_size in sizes:
-        training.write_token_file(path, IDS[:50], vocab_size=vocab_size)
+        checkpoints.write_token_file(path, IDS[:50], vocab_size=vocab_size)
         good.append(path.read_bytes())
 
     def inputs() -> Iterator[bytes]:
@@ -343,7 +343,7 @@ def test_any_bytes_are_a_file_of_tokens_or_a_named_error(tmp_path, times):
 
     def read(content):
         path.write_bytes(content)
-        try_each(lambda V: training.open_token_file(path, vocab_size=V), sizes, ValueError)
+        try_each(lambda V: checkpoints.open_token_file(path, vocab_size=V), sizes, ValueError)
 
     survive(good, inputs(), read, ValueError)
 
@@ -453,14 +453,14 @@ def networks(tmp_path: Path) -> dict[str, tuple[Callable, dict, bytes]]:
     """For each kind of folder its reader, its configuration and its weights."""
     dice, found = torch.Generator().manual_seed(0), {}
     ours = GPT(GPTConfig.modern(5, 4, n_embd=8, n_layer=1, n_head=2), generator=dice)
-    runs.save_model(ours, tmp_path / "modern")
+    checkpoints.save_model(ours, tmp_path / "modern")
     export_gpt2(GPT(GPTConfig(5, 4, 8, 1, 2), generator=dice), tmp_path / "gpt2")
-    runs.save_model(LSTMLM(LSTMConfig(5, 4, 4, 1), generator=dice), tmp_path / "lstm")
-    readers = {"modern": runs.load_model, "gpt2": GPT.from_pretrained}
+    checkpoints.save_model(LSTMLM(LSTMConfig(5, 4, 4, 1), generator=dice), tmp_path / "lstm")
+    readers = {"modern": checkpoints.load_model, "gpt2": GPT.from_pretrained}
     for name in ("modern", "gpt2", "lstm"):
         folder = tmp_path / name
         config = json.loads((folder / "config.json").read_text())
-        reader = readers.get(name, runs.load_model)
+        reader = readers.get(name, checkpoints.load_model)
         found[name] = reader, config, (folder / "model.safetensors").read_bytes()
     return found
 
@@ -518,7 +518,7 @@ def test_any_folder_is_a_network_or_a_named_error(tmp_path, times, kind):
 def test_any_bytes_are_a_checkpoint_or_a_named_error(tmp_path, times):
     path, dice = tmp_path / "checkpoint.safetensors", random.Random(times)
     tensors = {"model.a": torch.arange(6.0), "optimizer.a.step": torch.tensor(3.0)}
-    training.save_run(path, tensors, {"step": 3, "val_loss": 2.0})
+    checkpoints.save_run(path, tensors, {"step": 3, "val_loss": 2.0})
     good = path.read_bytes()
     header, data = split_weights(good)
 
@@ -531,11 +531,11 @@ def test_any_bytes_are_a_checkpoint_or_a_named_error(tmp_path, times):
             yield with_text(json.dumps(changed(json.loads(header["__metadata__"]["run"]), dice)))
 
     def with_text(text: str) -> bytes:
-        about = {"run": text, "sha256": training.checksum(tensors, text)}
+        about = {"run": text, "sha256": checkpoints.checksum(tensors, text)}
         return safetensors_bytes(tensors, about)
 
     def read(content):
         path.write_bytes(content)
-        training.load_run(path)
+        checkpoints.load_run(path)
 
     survive([good], inputs(), read, CheckpointError)

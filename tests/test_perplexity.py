@@ -25,7 +25,8 @@ from arbook.perplexity import (
 )
 from arbook.recurrent import LSTMLM, LSTMConfig, NeuralCache, per_position_loss
 from arbook.runs import encode_parts
-from arbook.training import evaluate, open_token_file, text_windows, write_token_file
+from arbook.checkpoints import open_token_file, write_token_file
+from arbook.steps import evaluate, text_windows
 from arbook.transformer import GPT, GPTConfig
 from conftest import unavailable
 from hypothesis import given

@@ -9,36 +9,27 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
-from arbook import cli, data, runs, training
+from arbook import checkpoints, cli, data, runs, training
 from arbook.runs import (
     PRESETS,
     copy_record,
-    load_model,
     loss_band,
     read_records,
     run_preset,
-    save_model,
 )
+from arbook.checkpoints import CHECKPOINT, LOG, load_model, load_run
+from arbook.steps import epoch_steps, evaluate
 from arbook.tokens import Tokenizer, WordTokenizer
-from arbook.training import CHECKPOINT, LOG, TrainConfig, epoch_steps, evaluate, load_run, train
-from arbook.transformer import GPT, CheckpointError, CheckpointNotFoundError
+from arbook.training import TrainConfig, train
+from arbook.files import CheckpointError, CheckpointNotFoundError
+from arbook.transformer import GPT
 
-from conftest import unavailable
-from test_training import (
-    ROOT,
-    TEXT,
-    Table,
-    raise_at,
-    rng,
-    same_weights,
-    tiny_config,
-    tiny_gpt,
-    tiny_lstm,
-)
+from conftest import ROOT, unavailable
+from test_training import raise_at
+from tiny import TEXT, rng, tiny_config, tiny_gpt
 
 
 # --- presets ---
@@ -85,8 +76,7 @@ def test_a_preset_can_be_changed_by_name():
 def cheap_records(monkeypatch):
     """Presets without what takes time in their records and does not matter here: a measured rate, and a sample."""
     monkeypatch.setattr(runs, "matmul_rate", lambda *where, **options: 1e12)
-    nothing = SimpleNamespace(ids=(torch.zeros(0, dtype=torch.int64),))
-    monkeypatch.setattr(runs, "generate", lambda *where, **options: nothing)
+    monkeypatch.setattr(runs, "ancestral_sample", lambda model, prompt, n, generator: prompt)
 
 
 def test_tokenizer_and_model_are_there_before_the_first_step(tmp_path):
@@ -99,7 +89,7 @@ def test_tokenizer_and_model_are_there_before_the_first_step(tmp_path):
             seen.append(model.vocab_size == tokenizer.vocab_size > 0)
             if line["event"] == "eval":  # written just after it
                 return
-            assert not (tmp_path / training.CHECKPOINT).exists()
+            assert not (tmp_path / CHECKPOINT).exists()
 
     options = {"settings": {"max_steps": 2, "eval_tokens": 200}, "device": "cpu"}
     run_preset("tiny", tmp_path, **options, notify=look)
@@ -109,7 +99,7 @@ def test_tokenizer_and_model_are_there_before_the_first_step(tmp_path):
 def test_a_run_of_something_else_leaves_the_folder_as_it_is(tmp_path, cheap_records):
     options = {"settings": {"max_steps": 2, "eval_tokens": 200}, "device": "cpu"}
     run_preset("tiny", tmp_path, **options)
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != training.LOG]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != LOG]
     before = {path: path.read_bytes() for path in files}
     with pytest.raises(CheckpointError, match="of another run"):
         run_preset("tiny-lstm", tmp_path, **options)
@@ -178,15 +168,15 @@ def test_the_command_explains_itself_and_its_errors(tmp_path, capsys):
 
 
 def test_settings_are_read_from_the_command_line():
-    assert [cli.as_setting(x) for x in ("lr=0.5", "schedule=wsd", "compile=false", "tied=true")] == [
+    assert [runs.as_setting(x) for x in ("lr=0.5", "schedule=wsd", "compile=false", "tied=true")] == [
         ("lr", 0.5), ("schedule", "wsd"), ("compile", False), ("tied", True),
     ]  # fmt: skip
     python = [("tied", True), ("compile", False), ("grad_clip", None)]
-    assert [cli.as_setting(f"{name}={value}") for name, value in python] == python
-    preset = PRESETS["tiny-lstm"].changed(dict(map(cli.as_setting, ["tied=True"])))
+    assert [runs.as_setting(f"{name}={value}") for name, value in python] == python
+    preset = PRESETS["tiny-lstm"].changed(dict(map(runs.as_setting, ["tied=True"])))
     assert preset.build(30).config.tied
     with pytest.raises(ValueError, match="NAME=VALUE, got 'lr'"):
-        cli.as_setting("lr")
+        runs.as_setting("lr")
 
 
 def test_the_command_trains_a_recurrent_model_on_words_and_records_it(tmp_path, capsys):
@@ -342,7 +332,7 @@ def test_two_processes_of_the_command_save_together_when_they_are_asked_to_end(t
     assert output.startswith("stopped by SIGTERM after ") and output.count("\n") == 1, errors
     saved = load_run(out / CHECKPOINT)[1]["step"]
     assert saved > 0 and f"after {saved} step" in output
-    assert not (out / training._LOCK).exists()
+    assert not (out / checkpoints._LOCK).exists()
 
 
 # --- texts ---
@@ -362,6 +352,21 @@ def test_the_baseline_is_the_n_gram_model_of_chapter_five():
     assert math.isclose(found["scores"]["valid"]["perplexity"], tokenizer.vocab_size, rel_tol=0.05)
 
 
+def test_a_text_is_cut_into_the_unit_that_is_asked_for_or_into_none():
+    parts = data.Splits("small", "to be or not to be\n" * 30, "to be\n")
+    sizes = {}
+    for unit in ("character", "byte", "token", "word"):
+        tokenizer, ids = runs.encode_parts(parts, unit)
+        sizes[unit] = len(ids["valid"])
+        assert set(ids) == {"train", "valid"} and max(ids["train"]) < tokenizer.vocab_size
+    assert sizes["character"] == sizes["byte"] == 6 and sizes["word"] == 3  # to, be, <eos>
+    assert sizes["token"] < 6
+    with pytest.raises(
+        ValueError, match="unit must be one of character, byte, token, word, got 'x'"
+    ):
+        runs.encode_parts(parts, "x")
+
+
 @pytest.mark.parametrize("unit", ["word", "character"])
 def test_penn_treebank_is_read_as_its_perplexities_are_reported(unit):
     """(S94) 10,000 words and 82,430 tokens to test on, ends of sentences included."""
@@ -378,52 +383,6 @@ def test_penn_treebank_is_read_as_its_perplexities_are_reported(unit):
         )
     else:
         assert tokenizer.decode(ids["test"]) == parts.test
-
-
-# --- models ---
-
-
-@pytest.mark.parametrize("make", [tiny_gpt, tiny_lstm])
-def test_a_model_comes_back_from_its_folder(tmp_path, make):
-    for dtype in (torch.float32, torch.bfloat16):
-        model = make().to(dtype)
-        save_model(model, tmp_path)
-        found = load_model(tmp_path)
-        assert type(found) is type(model) and found.config == model.config and not found.training
-        assert same_weights(found, model)
-
-
-def test_damaged_recurrent_models_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="must be a GPT or an LSTMLM, got Table"):
-        save_model(Table(), tmp_path)
-    with pytest.raises(CheckpointNotFoundError):
-        load_model(tmp_path)
-    save_model(tiny_lstm(), tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    for change in ({"n_hidden": 9}, {"version": 2}, {"more": 1}):
-        (tmp_path / "config.json").write_text(json.dumps(config | change))
-        with pytest.raises(CheckpointError, match="do not belong together"):
-            load_model(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError):
-        load_model(tmp_path)
-    broken = tiny_lstm()
-    broken.head.bias.data[0] = math.nan
-    save_model(broken, tmp_path)
-    with pytest.raises(CheckpointError, match="finite weights"):
-        load_model(tmp_path)
-
-
-def test_a_recorded_model_has_the_loss_of_its_record():
-    """The weights are kept in bfloat16: three decimals less, and still the same model to 1e-3."""
-    model, tokenizer = runs.recorded_model("train_cpu_seed0")
-    parts = data.splits("tinyshakespeare", fallback="pydoc")
-    if parts.name != "tinyshakespeare":
-        pytest.skip("Tiny Shakespeare is not here")
-    valid = tokenizer.encode_array(parts.valid)
-    loss = evaluate(model, valid, block_size=model.context_length)
-    assert abs(loss - data.record("runs/train_cpu_seed0.json")["val_loss"]) < 1e-3
-    assert not model.training and next(model.parameters()).dtype == torch.float32
 
 
 # --- records ---

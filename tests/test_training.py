@@ -11,188 +11,57 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from arbook import ar, cli, training
-from arbook.runs import load_model, save_model
-from arbook.objective import IGNORE, LanguageModel, autoregressive_loss
-from arbook.training import (
+from arbook import checkpoints, cli, machines, steps, training
+from arbook.checkpoints import (
     CHECKPOINT,
     LOG,
-    Muon,
-    TrainConfig,
-    TrainingError,
-    accumulate,
-    choose_device,
-    choose_precision,
-    cut_windows,
-    epoch_steps,
-    evaluate,
-    fit,
-    flops_per_token,
-    hidden_matrices,
-    learning_rate,
     load_best,
+    load_model,
     load_run,
-    matmul_rate,
-    newton_schulz,
     open_token_file,
-    parameter_groups,
-    random_windows,
+    save_model,
     save_run,
-    step_seed,
-    step_starts,
-    stream_starts,
-    text_windows,
-    train,
     write_token_file,
 )
-from arbook.recurrent import LSTMLM, LSTMConfig, WindowConfig, stream_batches
-from arbook.transformer import (
-    GPT,
-    CheckpointError,
-    CheckpointNotFoundError,
-    GPTConfig,
-    forward_flops,
+from arbook.files import CheckpointError
+from arbook.objective import LanguageModel
+from arbook.recurrent import LSTMLM, LSTMConfig, WindowConfig
+from arbook.steps import (
+    Muon,
+    cut_windows,
+    evaluate,
+    hidden_matrices,
+    parameter_groups,
+    random_windows,
+    step_starts,
+    stream_starts,
 )
-from hypothesis import given, settings
+from arbook.training import TrainConfig, TrainingError, learning_rate, train
+from arbook.transformer import GPT, GPTConfig
+from conftest import ROOT
+from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
-
-V = 11
-TEXT = np.random.default_rng(0).integers(0, V, 400)
-ROOT = Path(__file__).resolve().parents[1]
-
-
-SOLO = training.Team(0, 1, torch.device("cpu"))
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def tiny_gpt(seed: int = 0, dropout: float = 0.1, **changes) -> GPT:
-    config = GPTConfig.modern(V, 8, 16, 2, 2, dropout=dropout, **changes)
-    return GPT(config, generator=rng(seed))
-
-
-def tiny_lstm(seed: int = 0, **changes) -> LSTMLM:
-    """All of AWD-LSTM's regularisers, so that every one of them has to survive a resume."""
-    options = {"n_embd": 6, "n_hidden": 8, "n_layer": 2, "tied": True, "weight_drop": 0.2}
-    options |= {"input_dropout": 0.1, "activation_penalty": 2.0, "slowness_penalty": 1.0}
-    return LSTMLM(LSTMConfig(V, **(options | changes)), generator=rng(seed))
-
-
-def plain_lstm(seed: int = 0, **changes) -> LSTMLM:
-    options = {"input_dropout": 0.0, "weight_drop": 0.0, "tied": False, "n_layer": 1}
-    options |= {"activation_penalty": 0.0, "slowness_penalty": 0.0}
-    return tiny_lstm(seed, **(options | changes))
-
-
-def stream_config(max_steps: int = 12, **changes) -> TrainConfig:
-    """400 tokens, 4 streams, windows of 12: 8 steps per epoch, so that 12 steps end in the middle of the second one."""
-    return tiny_config(max_steps, **({"order": "stream", "block_size": 12} | changes))
-
-
-def tiny_config(max_steps: int = 12, **changes) -> TrainConfig:
-    options = {"batch_size": 4, "lr": 1e-2, "warmup_steps": 2, "device": "cpu", "log_every": 1}
-    return TrainConfig(max_steps, **(options | changes))
-
-
-def same_weights(a: nn.Module, b: nn.Module) -> bool:
-    pairs = zip(a.state_dict().items(), b.state_dict().items(), strict=True)
-    return all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
-
-
-class Table(LanguageModel):
-    """A bigram model, the smallest there is."""
-
-    def __init__(self, vocab_size: int = V):
-        super().__init__()
-        self.vocab_size, self.table = vocab_size, nn.Embedding(vocab_size, vocab_size)
-
-    def forward(self, ids):
-        return self.table(ids)
-
-
-# --- windows ---
-
-
-@given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 9))
-def test_windows_are_pieces_of_the_text_and_targets_are_one_token_later(n, block, seed):
-    ids = torch.arange(n)
-    if n <= block:
-        with pytest.raises(
-            ValueError, match=rf"at least block_size \+ 1 = {block + 1} tokens, got {n}"
-        ):
-            random_windows(ids, 5, block, generator=rng(seed))
-        return
-    inputs, targets = random_windows(ids, 5, block, generator=rng(seed))
-    assert inputs.shape == targets.shape == (5, block)
-    assert torch.equal(targets, inputs + 1) and (inputs.diff(dim=1) == 1).all()
-    assert inputs.min() >= 0 and targets.max() < n
-
-
-@pytest.mark.parametrize(
-    ("ids", "error", "message"),
-    [
-        ("a text that nobody encoded", TypeError, "must be a tensor or an array, got str"),
-        (torch.rand(50), TypeError, "ids must be integers, got torch.float32"),
-        (np.ones(50), TypeError, "ids must be integers, got float64"),
-        (torch.ones(50, dtype=torch.bool), TypeError, "ids must be integers"),
-        (np.zeros((50, 2), dtype=int), ValueError, r"one-dimensional, got shape \(50, 2\)"),
-    ],
+from tiny import (
+    SOLO,
+    TEXT,
+    Table,
+    V,
+    plain_lstm,
+    rng,
+    same_weights,
+    stream_config,
+    tiny_config,
+    tiny_gpt,
+    tiny_lstm,
 )
-def test_windows_are_cut_from_ids_only(ids, error, message):
-    with pytest.raises(error, match=message):
-        random_windows(ids, 2, 3, generator=rng())
-
-
-def test_every_start_is_equally_likely_and_the_last_token_is_reached():
-    starts = training.random_starts(13, 60_000, 3, generator=rng())
-    counts = torch.bincount(starts)
-    assert len(counts) == 10  # 0 ... 9: the target of the last window is the last token
-    assert ((counts - 6_000).abs() < 6 * math.sqrt(6_000)).all()
-
-
-def test_windows_depend_on_seed_and_step_only():
-    seeds = {step_seed(seed, step) for seed in range(20) for step in range(50)}
-    assert len(seeds) == 1_000 and all(0 <= seed < 2**63 for seed in seeds)
-    one, again, other = (step_starts(10**6, 64, 8, 3, step) for step in (5, 5, 6))
-    assert torch.equal(one, again) and not torch.equal(one, other)
+from torch import nn
 
 
 # --- streams ---
-
-
-@settings(max_examples=60)
-@given(st.integers(2, 300), st.integers(1, 6), st.integers(1, 9), st.integers(0, 3))
-def test_an_epoch_of_streams_is_that_of_chapter_six_moved_by_an_offset(n, B, T, epoch):
-    """(S24)"""
-    if n < (B + 1) * T:
-        with pytest.raises(ValueError, match=rf"at least .* = {(B + 1) * T} tokens .* got {n}"):
-            epoch_steps(n, B, T)
-        return
-    K, ids = epoch_steps(n, B, T), torch.arange(n)
-    first = stream_starts(n, B, T, 7, epoch * K)
-    offset = int(first[0])
-    expected = list(stream_batches(ids[offset : offset + B * K * T + 1], B, T))
-    assert len(expected) == K
-    for k, (inputs, targets) in enumerate(expected):
-        found = cut_windows(ids, stream_starts(n, B, T, 7, epoch * K + k), T)
-        assert torch.equal(found[0], inputs) and torch.equal(found[1], targets)
-    assert n - 1 - B * K * T < (B + 1) * T  # what is left over
-
-
-def test_the_offset_of_an_epoch_moves_and_reaches_both_ends_of_the_text():
-    K, slack = epoch_steps(100, 3, 7), 100 - 1 - 3 * 4 * 7
-    assert K == 4
-    offsets = [int(stream_starts(100, 3, 7, 0, K * epoch)[0]) for epoch in range(200)]
-    assert set(offsets) == set(range(slack + 1))
-    assert [int(stream_starts(100, 3, 7, 1, K * e)[0]) for e in range(200)] != offsets
 
 
 def test_a_stream_takes_the_steps_of_the_loop_of_chapter_six():
@@ -308,61 +177,6 @@ def test_streams_that_cannot_be_are_named():
         train(plain_lstm(), TEXT[:50], None, stream_config())
 
 
-# --- one step ---
-
-
-@pytest.mark.parametrize("sizes", [[6], [3, 3], [1, 5], [2, 2, 2]])
-def test_gradients_of_pieces_add_up_to_that_of_the_batch(sizes):
-    """(A9, no. 8)"""
-    model = Table().double()
-    ids = torch.randint(V, (6, 7), generator=rng())
-    targets = torch.randint(V, (6, 7), generator=rng(1))
-    targets[0, 1:] = targets[3, 2:] = IGNORE
-    autoregressive_loss(model(ids), targets).backward()
-    expected, model.table.weight.grad = model.table.weight.grad, None
-
-    def loss(x, y):
-        return model.loss(x, y, "sum")
-
-    mean = accumulate(loss, list(zip(ids.split(sizes), targets.split(sizes), strict=True)))
-    assert torch.allclose(model.table.weight.grad, expected, rtol=0, atol=1e-12)
-    assert abs(mean.item() - autoregressive_loss(model(ids), targets).item()) < 1e-12
-
-
-def test_nothing_to_predict_is_an_error():
-    ids = torch.zeros(2, 3, dtype=torch.int64)
-    model = Table()
-    with pytest.raises(ValueError, match="at least one target that is not ignored"):
-        accumulate(lambda x, y: model.loss(x, y, "sum"), [(ids, torch.full_like(ids, IGNORE))])
-
-
-def test_the_loop_that_trains_language_models_finds_the_least_squares_solution():
-    """(S8)"""
-    z = ar.simulate([-0.5, 1.2], 400, rng=np.random.default_rng(1))
-    X, y = (torch.tensor(part.copy()) for part in ar.lag_matrix(z, 2))
-    line = nn.Linear(2, 1, bias=False, dtype=torch.float64)
-    sgd = torch.optim.SGD(line.parameters(), lr=0.2 / X.square().mean().item())
-    losses = fit(lambda x, v: (line(x)[:, 0] - v).square().sum(), [(X, y)] * 400, sgd)
-    found, expected = line.weight.detach().numpy()[0], ar.LinearAR(2).fit(z).coef_
-    assert np.linalg.norm(found - expected) < 1e-6 and losses[-1] < losses[0]
-
-
-def test_clipping_keeps_the_direction_and_limits_the_norm():
-    p = nn.Parameter(torch.zeros(3, dtype=torch.float64))
-    direction = torch.tensor([3.0, 0.0, 4.0]).double()
-    ids = torch.zeros(1, 1, dtype=torch.int64)
-    for clip, length in [(None, 5.0), (10.0, 5.0), (2.0, 2.0)]:
-        p.data.zero_()
-        sgd = torch.optim.SGD([p], lr=9.0)
-        _, norm = training.update(
-            lambda x, y: p @ direction, [(ids, ids)], [sgd], lr=1.0, grad_clip=clip
-        )
-        assert abs(norm.item() - 5) < 1e-12
-        assert torch.allclose(
-            p.detach(), -direction * length / 5, rtol=1e-5
-        )  # torch adds 1e-6 to the norm
-
-
 # --- plans and settings ---
 
 
@@ -382,7 +196,7 @@ def test_learning_rates_by_hand():
 @given(
     st.integers(1, 50),
     st.integers(0, 50),
-    st.sampled_from(training.SCHEDULES),
+    st.sampled_from(["cosine", "wsd", "constant"]),
     st.floats(0, 1),
     st.floats(0.01, 1),
 )
@@ -505,15 +319,6 @@ def test_a_recurrent_model_with_numbers_of_numpy_is_saved_and_comes_back(tmp_pat
 # --- optimisers ---
 
 
-def test_matrices_decay_and_vectors_do_not():
-    model = tiny_gpt()
-    matrices, vectors = parameter_groups(model.parameters(), 0.3)
-    assert matrices["weight_decay"] == 0.3 and all(p.ndim == 2 for p in matrices["params"])
-    assert vectors["weight_decay"] == 0.0 and all(p.ndim == 1 for p in vectors["params"])
-    both = matrices["params"] + vectors["params"]
-    assert {id(p) for p in both} == {id(p) for p in model.parameters()}
-
-
 @pytest.mark.parametrize("vocab_size", [V, 16, 32])
 def test_muon_gets_every_matrix_inside_the_model_and_nothing_else(vocab_size):
     """Also if the vocabulary is as large as the model is wide, which gives inner matrices as many rows."""
@@ -557,54 +362,6 @@ def test_muon_gets_the_inner_matrices_whatever_their_shape_and_what_is_frozen(ma
         p for o in optimizers if isinstance(o, Muon) for g in o.param_groups for p in g["params"]
     ]
     assert {names[id(p)] for p in muon} == inner
-
-
-def test_of_a_model_that_names_no_output_layer_the_last_matrix_with_a_row_per_token_is_taken():
-    model = Table()
-    model.inner, model.out = nn.Linear(V, 5), nn.Linear(5, V)
-    assert [id(p) for p in hidden_matrices(model)] == [id(model.inner.weight)]
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (4, 20), (20, 4), (3, 6, 9)])
-def test_newton_schulz_brings_singular_values_near_one_and_keeps_their_vectors(shape):
-    G = torch.randn(shape, generator=rng(), dtype=torch.float64)
-    if shape == (8, 8):
-        G = G + 3 * torch.eye(
-            8
-        )  # a square matrix of noise has values near 0, which five steps don't reach
-    found = newton_schulz(G)
-    values = torch.linalg.svdvals(found)
-    assert found.shape == G.shape and values.min() > 0.6 and values.max() < 1.25
-    U, _, Vh = torch.linalg.svd(G, full_matrices=False)
-    core = U.mT @ found @ Vh.mT
-    assert (core - torch.diag_embed(core.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-9
-    assert torch.allclose(newton_schulz(1e-3 * G), found, atol=1e-9)  # the scale does not matter
-
-
-def test_newton_schulz_of_zero_is_zero():
-    assert not newton_schulz(torch.zeros(3, 5)).any()
-
-
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon of its own")
-def test_muon_takes_the_steps_of_pytorchs_own():
-    """Which computes the orthogonal matrix in bfloat16: hence the tolerance of 3 percent of a step."""
-    options = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.2}
-    ours, theirs = (nn.Parameter(torch.randn(6, 14, generator=rng())) for _ in range(2))
-    start = ours.detach().clone()
-    a = Muon([ours], **options)
-    b = torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **options)
-    for step in range(5):
-        ours.grad = torch.randn(6, 14, generator=rng(step))
-        theirs.grad = ours.grad.clone()
-        a.step()
-        b.step()
-    moved = (theirs.detach() - start).norm()
-    assert (ours - theirs).norm() < 0.03 * moved and moved > 0.05
-
-
-def test_muon_refuses_vectors():
-    with pytest.raises(ValueError, match=r"must be matrices, got one of shape \(3,\)"):
-        Muon([nn.Parameter(torch.zeros(3))])
 
 
 def test_fused_adamw_takes_the_steps_of_the_plain_one():
@@ -685,128 +442,7 @@ def test_no_steps_or_all_of_them_can_be_averaged(share):
 # --- measuring ---
 
 
-@settings(max_examples=25)
-@given(st.integers(2, 40), st.integers(1, 8), st.integers(1, 5))
-def test_evaluation_predicts_every_token_once_and_averages_over_tokens(n, block, batch):
-    """(A9, nos. 8 and 23)"""
-    model = tiny_gpt(dropout=0.5).double()
-    ids = torch.tensor(TEXT[:n])
-    losses = []
-    for t in range(1, n):
-        start = (t - 1) // block * block  # of the window in which t is a target
-        with torch.no_grad():
-            logits = model.eval()(ids[None, start:t])[0, -1]
-        losses.append(-logits.log_softmax(-1)[ids[t]].item())
-    model.train()
-    found = evaluate(model, ids, block_size=block, batch_size=batch)
-    assert abs(found - np.mean(losses)) < 1e-10 and model.training
-
-
-@pytest.mark.parametrize("as_given", [list, np.uint16, torch.tensor])
-def test_a_text_is_measured_in_whatever_form_it_comes(as_given):
-    text = TEXT.astype(as_given) if as_given is np.uint16 else as_given(TEXT.tolist())
-    assert evaluate(tiny_gpt(), text, block_size=8) == evaluate(tiny_gpt(), TEXT, block_size=8)
-
-
-@pytest.mark.parametrize(
-    ("ids", "error", "message"),
-    [
-        ("a text", TypeError, "ids must be token ids, got text"),
-        (torch.rand(50), TypeError, "ids must be integers"),
-        (np.full(50, V), ValueError, rf"ids\[0\] is {V}; it must be between 0 and {V - 1}"),
-        ([3], ValueError, "ids must hold at least 2 tokens, got 1"),
-        (np.zeros((5, 50), dtype=int), ValueError, "one-dimensional"),
-    ],
-)
-def test_what_is_no_text_of_the_model_is_not_measured(ids, error, message):
-    with pytest.raises(error, match=message):
-        evaluate(tiny_gpt(), ids, block_size=8)
-
-
-def test_windows_cover_the_text_without_overlap():
-    ids = torch.arange(23)
-    targets = torch.cat([t.flatten() for _, t in text_windows(ids, 5, 2)])
-    assert torch.equal(targets, torch.arange(1, 23))
-    with pytest.raises(ValueError, match="at least 2 tokens, got 1"):
-        list(text_windows(ids[:1], 5, 2))
-
-
-def test_operations_per_token_of_a_gpt_are_three_times_those_of_a_pass():
-    model = tiny_gpt()
-    assert flops_per_token(model, 8) == 3 * forward_flops(model.config, 8) / 8
-    layer = nn.Linear(4, 6)
-    other = Table()
-    other.hidden = layer
-    assert flops_per_token(other, 8) == 6 * 24  # the table is only looked up
-    other.config = SimpleNamespace(tied=True)
-    assert flops_per_token(other, 8) == 6 * (24 + V * V)  # now it is the output layer, too
-
-
-def test_a_rate_is_measured():
-    assert 1e6 < matmul_rate(size=64, repeats=2) < 1e15
-    with pytest.raises(ValueError, match="size"):
-        matmul_rate(size=0)
-
-
 # --- token files ---
-
-
-@pytest.mark.parametrize("vocab_size", [V, 2**16, 2**16 + 1])
-def test_a_mapped_file_gives_the_same_windows_as_the_array(tmp_path, vocab_size):
-    path = tmp_path / "text.bin"
-    assert write_token_file(path, TEXT, vocab_size=vocab_size) == len(TEXT)
-    mapped = open_token_file(path, vocab_size=vocab_size)
-    assert mapped.dtype.itemsize == (2 if vocab_size <= 2**16 else 4)
-    assert np.array_equal(mapped, TEXT) and list(tmp_path.iterdir()) == [path]
-    starts = step_starts(len(TEXT), 8, 6, 0, 0)
-    a, b = (cut_windows(ids, starts, 6) for ids in (mapped, torch.tensor(TEXT)))
-    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
-
-
-def test_a_file_can_be_written_in_pieces(tmp_path):
-    path = tmp_path / "text.bin"
-    write_token_file(path, (part for part in np.split(TEXT, 4)), vocab_size=V)
-    assert np.array_equal(open_token_file(path, vocab_size=V), TEXT)
-
-
-def test_damaged_token_files_are_refused(tmp_path):
-    path = tmp_path / "text.bin"
-    write_token_file(path, TEXT, vocab_size=V)
-    whole = path.read_bytes()
-    with pytest.raises(ValueError, match=f"of a vocabulary of {V} tokens, not of 12"):
-        open_token_file(path, vocab_size=12)
-    for content, message in [
-        (whole[:-1], "damaged"),
-        (whole + b"x", "damaged"),
-        (whole[:100], "damaged"),
-        (whole[:50], "not a file of tokens"),
-        (b"", "not a file of tokens"),
-        (b"{}".ljust(256), "not a file of tokens"),
-        (b"[]".ljust(256), "not a file of tokens"),
-        (whole.replace(b'"version": 1', b'"version": 2'), "not a file of tokens"),
-        (whole.replace(b"<u2", b"<i2"), "not a file of tokens"),
-        (whole.replace(b'"length": 400', b'"length": -40'), "not a file of tokens"),
-    ]:
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=message):
-            open_token_file(path, vocab_size=V)
-
-
-def test_ids_outside_the_vocabulary_leave_no_file_or_the_old_one(tmp_path):
-    path = tmp_path / "text.bin"
-    with pytest.raises(ValueError, match="must be between 0 and 4"):
-        write_token_file(path, TEXT, vocab_size=5)
-    assert not list(tmp_path.iterdir())
-    write_token_file(path, TEXT, vocab_size=V)
-    with pytest.raises(ValueError, match="must be between 0 and 10"):
-        write_token_file(path, iter([TEXT, [V]]), vocab_size=V)  # when much is already written
-    assert np.array_equal(open_token_file(path, vocab_size=V), TEXT)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_can_hold_no_tokens(tmp_path):
-    assert write_token_file(tmp_path / "text.bin", [], vocab_size=np.int64(V)) == 0
-    assert len(open_token_file(tmp_path / "text.bin", vocab_size=V)) == 0
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -925,7 +561,7 @@ def test_the_weights_that_did_best_are_kept(tmp_path):
     config = tiny_config(60, lr=3e-2, eval_every=5, checkpoint_dir=tmp_path)
     result = train(tiny_gpt(dropout=0.0), TEXT[:60], valid, config)
     other = tiny_gpt(seed=5, dropout=0.0)
-    assert training.load_best(other, tmp_path) == result.best_val_loss < result.val_loss
+    assert load_best(other, tmp_path) == result.best_val_loss < result.val_loss
     assert abs(evaluate(other, valid, block_size=8) - result.best_val_loss) < 1e-5
 
 
@@ -975,38 +611,6 @@ def test_a_run_with_frozen_parameters_goes_on_with_the_same_ones(tmp_path):
     assert train(frozen(), TEXT, None, config).resumed_from == 1
 
 
-def test_numbers_of_another_model_change_nothing():
-    model, other = tiny_gpt(), tiny_gpt(n_hidden=8)
-    before = {name: t.clone() for name, t in model.state_dict().items()}
-    for tensors in (training.tensors_of(other, []), {"model.x": torch.zeros(1)}):
-        with pytest.raises(CheckpointError, match="of another model"):
-            training.put_back(tensors, model, [])
-    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
-
-
-def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
-    path = tmp_path / CHECKPOINT
-    save_run(path, {"w": torch.arange(20.0), "n": torch.tensor(3)}, {"step": 1})
-    whole = path.read_bytes()
-    assert load_run(path)[1]["step"] == 1
-    for at in np.random.default_rng(0).integers(0, len(whole), 60):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(CheckpointError, match="damaged|no checkpoint"):
-            load_run(path)
-    for content in (whole[:-3], whole[:50], b"", b"\x80\x04K\x01.", whole + b"x"):
-        path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="damaged"):
-            load_run(path)
-    path.write_bytes(training.safetensors_bytes({"w": torch.zeros(2)}))
-    with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
-        load_run(path)
-    save_run(path, {}, {"version": 2})
-    with pytest.raises(CheckpointError, match="version 2"):
-        load_run(path)
-    with pytest.raises(CheckpointNotFoundError, match="does not exist"):
-        load_run(tmp_path / "nothing")
-
-
 def test_a_damaged_checkpoint_stops_the_run_instead_of_starting_over(tmp_path):
     config = tiny_config(checkpoint_dir=tmp_path)
     train(tiny_gpt(), TEXT, None, config)
@@ -1049,8 +653,8 @@ def test_the_best_weights_are_the_best_on_the_text_that_is_measured_now(
     before, after = two_part_runs(tmp_path, first, second, monkeypatch)
     best = tiny_gpt(dropout=0.0)
     kept = load_best(best, tmp_path)
-    assert kept == after.best_val_loss == load_run(tmp_path / training.BEST)[1]["val_loss"]
-    assert load_run(tmp_path / training.BEST)[1]["step"] == after.best_step
+    assert kept == after.best_val_loss == load_run(tmp_path / checkpoints.BEST)[1]["val_loss"]
+    assert load_run(tmp_path / checkpoints.BEST)[1]["step"] == after.best_step
     assert abs(evaluate(best, text, block_size=8) - kept) < 1e-6
     measured = {x["step"]: x["val_loss"] for x in after.history if "val_loss" in x}
     candidates = [loss for step, loss in measured.items() if step > 10]
@@ -1071,9 +675,9 @@ def test_a_resumed_run_is_not_changed_by_measuring_the_best_weights_anew(tmp_pat
 def test_a_kept_best_of_an_older_library_is_measured_anew(tmp_path, monkeypatch):
     """Its file does not say on which text."""
     two_part_runs(tmp_path, {}, {}, monkeypatch)
-    tensors, record = load_run(tmp_path / training.BEST)
+    tensors, record = load_run(tmp_path / checkpoints.BEST)
     old = {"step": record["step"], "val_loss": 0.001}
-    save_run(tmp_path / training.BEST, tensors, old)
+    save_run(tmp_path / checkpoints.BEST, tensors, old)
     config = tiny_config(30, lr=3e-2, eval_every=5, checkpoint_dir=tmp_path, checkpoint_every=10)
     model, ids = tiny_gpt(dropout=0.0), np.arange(600) % V
     again = train(model, ids, np.concatenate([EASY, HARD]), config)
@@ -1118,11 +722,11 @@ except TrainingError as error:
     assert result.finished and same_weights(
         result.model, train(tiny_gpt(), TEXT, None, tiny_config()).model
     )
-    assert not (tmp_path / training._LOCK).exists()
+    assert not (tmp_path / checkpoints._LOCK).exists()
 
 
 def test_what_a_killed_run_leaves_does_not_block_the_next_one(tmp_path):
-    (tmp_path / training._LOCK).touch()  # its lock died with it
+    (tmp_path / checkpoints._LOCK).touch()  # its lock died with it
     (tmp_path / f".{CHECKPOINT}.0123").write_bytes(b"half a checkpoint")
     assert train(tiny_gpt(), TEXT, None, tiny_config(checkpoint_dir=tmp_path)).finished
     assert sorted(path.name for path in tmp_path.iterdir()) == [CHECKPOINT, LOG]
@@ -1145,25 +749,6 @@ def test_without_locks_in_the_file_system_runs_go_on_without_them(tmp_path, monk
     assert train(tiny_gpt(), TEXT, None, tiny_config(checkpoint_dir=tmp_path)).finished
 
 
-def test_a_lock_that_its_owner_removes_while_another_waits_for_it_is_not_taken_for_one(
-    tmp_path, monkeypatch
-):
-    fcntl = pytest.importorskip("fcntl")
-    flock, path = fcntl.flock, tmp_path / training._LOCK
-
-    gone = []
-
-    def late(file, how):
-        if not gone:
-            gone.append(path.unlink())  # by a run that ends between the two calls
-        flock(file, how)
-
-    monkeypatch.setattr(fcntl, "flock", late)
-    with training._lock_folder(tmp_path) as held:
-        assert os.path.samestat(os.fstat(held.fileno()), path.stat())
-        assert training._lock_folder(tmp_path) is None
-
-
 def test_a_run_stops_when_it_is_asked_to_and_goes_on_from_there(tmp_path):
     asked = []
 
@@ -1181,8 +766,8 @@ def test_a_run_stops_when_it_is_asked_to_and_goes_on_from_there(tmp_path):
 
 def test_if_one_of_several_processes_is_asked_to_stop_all_do(monkeypatch):
     """Processes with GPUs ask each other when they report only."""
-    monkeypatch.setattr(training.Team, "total", lambda team, values: values + 1)  # the other one is
-    pair, gpus = (training.Team(0, 2, torch.device(kind)) for kind in ("cpu", "meta"))
+    monkeypatch.setattr(machines.Team, "total", lambda team, values: values + 1)  # the other one is
+    pair, gpus = (machines.Team(0, 2, torch.device(kind)) for kind in ("cpu", "meta"))
 
     def late(step, team, stop=lambda: False):
         return training.is_late(step, tiny_config(log_every=10), team, training.Clock(), stop)
@@ -1214,8 +799,8 @@ def test_a_mapped_file_and_an_array_of_one_text_are_one_text_for_a_resumed_run(t
     mapped = open_token_file(tmp_path / "text.bin", vocab_size=V)
     whole = hashlib.sha256(TEXT.astype("<i4").tobytes()).hexdigest()
     ends = hashlib.sha256(b"400 uint16" + 2 * TEXT.astype("<u2").tobytes()).hexdigest()
-    assert training.fingerprint(torch.tensor(TEXT).int()) == whole
-    assert training.fingerprint(mapped) == ends
+    assert checkpoints.fingerprint(torch.tensor(TEXT).int()) == whole
+    assert checkpoints.fingerprint(mapped) == ends
     for i, (first, second) in enumerate([(TEXT, mapped), (mapped, TEXT)]):
         config = tiny_config(checkpoint_dir=tmp_path / str(i), max_seconds=1e-9)
         train(tiny_gpt(), first, first[:60], config)
@@ -1227,20 +812,6 @@ def test_a_mapped_file_and_an_array_of_one_text_are_one_text_for_a_resumed_run(t
         train(tiny_gpt(), TEXT[::-1].copy(), None, config)
 
 
-@given(st.integers(1, 60), st.sampled_from(["<u2", "<u4", "<i4", "<i8"]), st.integers(0, 9))
-def test_a_text_is_recognised_in_every_form_and_another_one_in_none(n, dtype, seed):
-    ids = np.random.default_rng(seed).integers(0, 70_000 if dtype != "<u2" else 65_536, n)
-    array, mapped = torch.from_numpy(ids).int(), ids.astype(dtype)
-    for a, b in ((array, mapped), (mapped, array), (array, array), (mapped, mapped)):
-        assert training._is_fingerprint(training.fingerprint(a), b)
-    other = ids.copy()
-    other[-1] = (other[-1] + 65_536) % 131_072
-    for form in (torch.from_numpy(other).int(), other.astype("<u4")):
-        assert not training._is_fingerprint(training.fingerprint(array), form)
-        assert not training._is_fingerprint(training.fingerprint(mapped), form)
-    assert not training._is_fingerprint(None, array)
-
-
 # Forks children that train, and are killed at random moments; what it prints is checked by the test.
 KILLER = """
 import json, os, random, signal, sys
@@ -1248,7 +819,8 @@ from pathlib import Path
 import numpy as np, torch, torch._dynamo  # which optimisers import, and slowly
 torch.set_num_threads(1)
 from arbook import training
-from arbook.training import CHECKPOINT, TrainConfig, load_run, train
+from arbook.checkpoints import CHECKPOINT, load_run
+from arbook.training import TrainConfig, train
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.transformer import GPT, GPTConfig
 
@@ -1467,15 +1039,6 @@ def test_one_process_goes_on_where_two_had_stopped(pair, name, options):
     assert np.allclose(resumed.curve("loss")[1], alone.curve("loss")[1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("n_batches", [1, 2, 3, 4, 7])
-def test_batches_are_dealt_out_once_and_equally(n_batches):
-    text = torch.arange(n_batches * 6 + 1)
-    shares = [list(training.own_share(text_windows(text, 3, 2), rank, 3)) for rank in range(3)]
-    assert len({len(share) for share in shares}) == 1
-    targets = torch.cat([t.flatten() for share in shares for _, t in share])
-    assert torch.equal(targets[targets != IGNORE].sort().values, text[1:])
-
-
 def test_dividing_the_parameters_needs_several_processes_and_no_muon():
     models = [tiny_gpt(), tiny_gpt()]
     for sharded, model in zip((False, True), models, strict=True):
@@ -1493,9 +1056,9 @@ def test_torchrun_trains_a_preset(pair):
 
 def test_processes_take_their_own_parts_of_one_batch_and_their_own_dropout(monkeypatch):
     config = tiny_config(3, accumulation=2, batch_size=8)
-    seeds, batches, update = {}, {}, training.update
+    seeds, batches, update = {}, {}, steps.update
     for rank in range(2):
-        team = training.Team(rank, 2, torch.device("cpu"))
+        team = machines.Team(rank, 2, torch.device("cpu"))
         seeds[rank], batches[rank] = [], []
 
         def look(loss, pieces, *args, rank=rank, **how):
@@ -1504,8 +1067,8 @@ def test_processes_take_their_own_parts_of_one_batch_and_their_own_dropout(monke
 
         with monkeypatch.context() as patch:  # as one of two processes would, if they could talk
             patch.setattr(training, "join_team", lambda device, team=team: team)
-            patch.setattr(training.Team, "total", lambda team, values: values)
-            patch.setattr(training.Team, "rows", lambda team, values: values)
+            patch.setattr(machines.Team, "total", lambda team, values: values)
+            patch.setattr(machines.Team, "rows", lambda team, values: values)
             patch.setattr(training, "seed_dropout", lambda seed, _, r=rank: seeds[r].append(seed))
             patch.setattr(training, "update", look)
             train(tiny_gpt(dropout=0.5), TEXT, None, config)
@@ -1552,14 +1115,14 @@ def test_processes_that_begin_at_different_steps_are_refused(tmp_path, monkeypat
     config = tiny_config(checkpoint_dir=tmp_path, batch_size=8)
     train(tiny_gpt(), TEXT, None, config, stop=iter([False, False, True]).__next__)
     monkeypatch.setattr(
-        training, "join_team", lambda device: training.Team(0, 2, torch.device("cpu"))
+        training, "join_team", lambda device: machines.Team(0, 2, torch.device("cpu"))
     )
-    monkeypatch.setattr(training.Team, "total", lambda team, values: values)
+    monkeypatch.setattr(machines.Team, "total", lambda team, values: values)
 
     def with_the_other(team, step):
         return torch.cat([step, 0 * step])  # which found no checkpoint
 
-    monkeypatch.setattr(training.Team, "rows", with_the_other)
+    monkeypatch.setattr(machines.Team, "rows", with_the_other)
     with pytest.raises(CheckpointError, match="different steps, 3, 0; checkpoint_dir must be"):
         train(tiny_gpt(), TEXT, None, config)
 
@@ -1663,55 +1226,7 @@ def test_a_model_that_was_made_for_inference_only_is_named():
         train(model, TEXT, None, tiny_config())
 
 
-def test_a_device_that_is_not_here_is_named():
-    assert choose_device("cpu").type == "cpu"
-    with pytest.raises(ValueError, match="device must be the name of one.*'gpu'"):
-        choose_device("gpu")
-    if not torch.cuda.is_available():
-        assert choose_device("auto").type == "cpu"
-        with pytest.raises(ValueError, match="device is 'cuda', but PyTorch finds no GPU"):
-            train(tiny_gpt(), TEXT, None, tiny_config(device="cuda"))
-
-
 # --- precision and hardware ---
-
-
-@pytest.fixture
-def processor(monkeypatch):
-    """Pretend to have a processor with so many times the speed in bfloat16; None: it cannot."""
-
-    def have(gain: float | None) -> None:
-        def rate(device, dtype, **options):
-            if dtype == torch.bfloat16 and gain is None:
-                raise RuntimeError("could not create a primitive descriptor")
-            return 1e9 * (gain if dtype == torch.bfloat16 else 1.0)
-
-        training._bfloat16_gain.cache_clear()
-        monkeypatch.setattr(training, "matmul_rate", rate)
-
-    yield have
-    training._bfloat16_gain.cache_clear()
-
-
-def test_half_precision_is_left_to_wide_models_and_processors_that_gain_by_it(processor):
-    narrow, wide = tiny_gpt(), GPT(GPTConfig.modern(V, 8, 320, 1, 4))
-    cpu = torch.device("cpu")
-    for gain, expected in ((4.0, "bfloat16"), (1.1, "full"), (0.01, "full"), (None, "full")):
-        processor(gain)
-        assert choose_precision("auto", wide, cpu) == expected
-        assert choose_precision("auto", narrow, cpu) == "full"
-        assert choose_precision("bfloat16", narrow, cpu) == "bfloat16"
-    processor(4.0)
-    assert choose_precision("auto", wide.double(), cpu) == "full"
-
-
-def test_a_product_in_half_precision_is_tried_once(processor, monkeypatch):
-    processor(2.0)
-    wide, calls, rate = GPT(GPTConfig.modern(V, 8, 320, 1, 4)), [], training.matmul_rate
-    monkeypatch.setattr(training, "matmul_rate", lambda *a, **k: calls.append(a) or rate(*a, **k))
-    for _ in range(3):
-        choose_precision("auto", wide, torch.device("cpu"))
-    assert len(calls) == 2  # bfloat16 and float32
 
 
 @pytest.mark.parametrize(("gain", "chosen"), [(3.0, "bfloat16"), (0.5, "full"), (None, "full")])
@@ -1726,29 +1241,6 @@ def test_the_log_says_which_precision_was_chosen_and_why(tmp_path, processor, ga
     assert first["instruction_set"] == torch.backends.cpu.get_cpu_capability()
     processor(9.0 if chosen == "full" else 0.1)  # a resumed run keeps what it had
     assert train(model, TEXT, None, config).precision == chosen
-
-
-def test_processes_on_different_machines_compute_in_the_same_precision(processor, monkeypatch):
-    processor(3.0)
-    monkeypatch.setattr(training.Team, "rows", lambda team, own: torch.cat([own, 0 * own]))
-    model, team = GPT(GPTConfig.modern(V, 8, 320, 1, 4)), training.Team(0, 2, torch.device("cpu"))
-    chosen = training._precision_and_reason("auto", model, team.device)
-    assert chosen[0] == "bfloat16"
-    assert training.agree_on_precision(chosen, team) == ("full", "another process has chosen it")
-    assert training.agree_on_precision(("full", "as it is"), team) == ("full", "as it is")
-    monkeypatch.setattr(training.Team, "rows", lambda team, own: torch.cat([own, own]))
-    assert training.agree_on_precision(chosen, team) == chosen
-
-
-def test_recurrent_models_keep_full_precision():
-    """PyTorch would run their layers in float16 on a GPU, also under autocast to bfloat16."""
-    wide = LSTMLM(LSTMConfig(V, n_embd=400, n_hidden=400))
-    assert choose_precision("auto", wide, torch.device("cuda")) == "full"
-    assert choose_precision("full", wide, torch.device("cpu")) == "full"
-    with pytest.raises(
-        ValueError, match="precision must be 'full' or 'auto' for a model with recurrent"
-    ):
-        train(plain_lstm(), TEXT, None, stream_config(precision="bfloat16"))
 
 
 def test_half_precision_trains_float32_parameters_to_nearly_the_same_loss():
@@ -1824,9 +1316,6 @@ def test_what_is_logged_is_told_as_it_happens(tmp_path):
     ] == lines[1:]
 
 
-# --- the command ---
-
-
 # --- samples ---
 
 
@@ -1850,9 +1339,6 @@ def test_a_text_can_be_continued_beyond_the_context_and_anew():
             training.ancestral_sample(tiny_gpt(), wrong, 1, generator=rng())
 
 
-# --- records ---
-
-
 # --- disks ---
 
 
@@ -1861,7 +1347,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_from_there(
 ):
     config = tiny_config(checkpoint_dir=tmp_path, checkpoint_every=2)
     through = train(tiny_gpt(), TEXT, None, tiny_config())
-    write, written = training.write_atomically, []
+    write, written = checkpoints.write_atomically, []
 
     def full(path, content):
         if Path(path).name == CHECKPOINT:
@@ -1871,7 +1357,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_from_there(
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "write_atomically", full)
+        patch.setattr(checkpoints, "write_atomically", full)
         with pytest.raises(OSError, match="No space left"):
             train(tiny_gpt(), TEXT, None, config)
     assert load_run(tmp_path / CHECKPOINT)[1]["step"] == 4
@@ -1922,14 +1408,6 @@ def test_the_error_of_a_full_disk_names_the_file(tmp_path, limit, name):
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / name) in done.stdout
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_divided_recurrent_models_are_refused_on_a_gpu_and_nowhere_else():
-    lstm = LSTMLM(LSTMConfig(10, 8, 8, 1))
-    with pytest.raises(ValueError, match="sharded must be False for a model with recurrent layers"):
-        training._check_sharded(lstm, torch.device("cuda"))
-    training._check_sharded(lstm, torch.device("cpu"))
-    training._check_sharded(tiny_gpt(), torch.device("cuda"))
 
 
 def test_a_result_says_in_a_line_how_far_the_run_came():

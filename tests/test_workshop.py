@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
-from arbook import ar, data, runs, training, workshop
+from arbook import ar, checkpoints, data, runs, steps, training, workshop
 from arbook.ngram import NGramLM
 from arbook.tokens import BPETokenizer, CharTokenizer
 from arbook.transformer import GPT, GPTConfig
@@ -203,14 +203,14 @@ def test_the_weights_that_did_best_are_those_of_the_folder_at_any_time(tmp_path)
     workshop.train_text(TEXT, tmp_path, settings=settings, device="cpu", max_seconds=1e-9)
     assert not json.loads((tmp_path / "record.json").read_text())["finished"]
     for _ in range(2):
-        best = training.load_run(tmp_path / training.BEST)[1]
+        best = checkpoints.load_run(tmp_path / checkpoints.BEST)[1]
         record = json.loads((tmp_path / "record.json").read_text())
         losses = [line["val_loss"] for line in record["history"] if "val_loss" in line]
         assert best["val_loss"] == min(losses)
         model, tokenizer = workshop.load_folder(tmp_path)
         _, parts = plan(TEXT)
         ids = tokenizer.encode_array(parts.valid)[:200]
-        found = training.evaluate(model, ids, block_size=model.context_length, batch_size=8)
+        found = steps.evaluate(model, ids, block_size=model.context_length, batch_size=8)
         assert found == pytest.approx(best["val_loss"], rel=1e-5)
         workshop.train_text(TEXT, tmp_path, device="cpu")
 
