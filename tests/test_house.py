@@ -24,14 +24,17 @@ USERS = {"rules", "sampling", "perplexity", "training", "compression"}
 ROOF = {"plots": set(), "workshop": {"cli"}, "cli": {"__main__"}}
 
 # What is not yet so.
-STILL_UPWARDS = {("runs", "sampling")}
-STILL_KNOW_A_MODEL = {("training", "transformer")}
+STILL_UPWARDS: set[tuple[str, str]] = set()
+STILL_KNOW_A_MODEL: set[tuple[str, str]] = set()
 STILL_TWICE: set[str] = set()
-STILL_LONG = {"cli": 1_226, "training": 2_124}
+STILL_LONG: dict[str, int] = {}
 STILL_LARGE: dict[str, int] = {}
-STILL_MANY = {"cli": 74, "files": 11, "runs": 20, "training": 62, "workshop": 32}
-STILL_IN_ALL = 461
-STILL_UNLISTED: dict[str, set[str]] = {"README.md": set(), "index.md": set()}
+STILL_MANY = {"files": 11}
+STILL_IN_ALL = 0
+STILL_UNLISTED: dict[str, set[str]] = {
+    "README.md": {"checkpoints", "machines", "steps"},
+    "index.md": set(),
+}
 
 # How large a room may be, and how many names it may show at its door.
 LINES, CLASS_LINES, NAMES = 1_200, 150, 375
@@ -39,7 +42,7 @@ MOST_NAMES = {
     "ar": 34, "leastsquares": 6, "tables": 4, "sources": 8, "data": 16, "tokens": 12, "encodings": 16, "micro": 22,
     "plots": 9, "training": 26, "runs": 16, "cli": 1, "workshop": 8, "rules": 24, "sampling": 24, "decoders": 4,
     "transformer": 18, "ngram": 20, "compression": 20, "objective": 20, "conformance": 4, "recurrent": 20,
-    "perplexity": 10, "guards": 12, "files": 10,
+    "perplexity": 10, "guards": 12, "files": 10, "steps": 14, "checkpoints": 10, "machines": 6,
 }  # fmt: skip
 OTHERWISE = 20  # a chapter to come
 # What users find in a module, wherever in the house it is made: only these may stand at a second door.
@@ -290,9 +293,8 @@ def test_a_module_shows_only_so_many_names():
 
 
 def test_the_library_shows_only_so_many_names():
-    rooms = [
-        room for module, room in PUBLIC.items() if module in MOST_NAMES
-    ]  # and chapters to come
+    # A chapter to come has names of its own.
+    rooms = [room for module, room in PUBLIC.items() if module in MOST_NAMES]
     shown = {name for room in rooms for name in room.exported}
     assert len(shown) <= max(NAMES, STILL_IN_ALL)
     assert STILL_IN_ALL == 0 or len(shown) > NAMES, "the exception is no longer needed"
