@@ -481,7 +481,8 @@ class GaussianAR(_Estimator):
 class LinearAR(GaussianAR):
     """Linear autoregression, fitted by least squares.
 
-    Predicts the next value as `coef_ @ window + intercept_` from the last `order` values, oldest first.
+    Predicts the next value as `coef_ @ window + intercept_` from the last `order` values, oldest first. Once fitted, it
+    does what every `GaussianAR` does: `predict`, `step`, `forecast`, `next_distribution`, `log_prob` and `sample`.
 
     Parameters
     ----------

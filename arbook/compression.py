@@ -10,7 +10,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -21,27 +21,30 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .ar import as_count, as_number
-from .ngram import MODIFIED_FALLBACK, NGramLM
+from .files import write_atomically
+from .guards import as_count, as_number
 from .objective import LanguageModel, as_token_ids, evaluating
-from .tokens import CharTokenizer, write_atomically
+from .tokens import CharTokenizer
 
 # %% auto #0
-__all__ = ['WINDOW', 'NARROW', 'GRID', 'OCTAVES', 'START', 'ALIGNMENT', 'Progress', 'CHUNK', 'STREAM_BYTES', 'MOST_STREAMS',
-           'WIDEST', 'MAGIC', 'BLOCK', 'DEVICES', 'KERNELS', 'SUFFIX', 'ArithmeticEncoder', 'carry',
-           'ArithmeticDecoder', 'weight_table', 'as_weights', 'ByteAdapter', 'repeatable', 'aligned', 'reads_exactly',
-           'ByteReader', 'as_table', 'from_table', 'rows_and_logits', 'encode_bytes', 'decode_bytes', 'byte_bits',
-           'as_content', 'as_byte_model', 'choose_streams', 'model_identity', 'feed', 'ArchiveError',
-           'DamagedArchiveError', 'WrongModelError', 'DisagreementError', 'Archive', 'varint', 'read_varint',
-           'unpack_archives', 'environment', 'describe_environment', 'compress', 'compress_blocks', 'decompress',
-           'decompress_archive', 'Counts', 'promote', 'GrowingCounts', 'tally_discounts', 'AdaptiveNGram',
-           'compress_file', 'decompress_file', 'check_free', 'archive_info']
+__all__ = ['SUFFIX', 'ArithmeticEncoder', 'ArithmeticDecoder', 'as_weights', 'ByteAdapter', 'byte_bits', 'model_identity',
+           'ArchiveError', 'DamagedArchiveError', 'WrongModelError', 'DisagreementError', 'compress', 'decompress',
+           'AdaptiveNGram', 'compress_file', 'decompress_file', 'archive_info']
 
-# %% ../nbs/11_compression.ipynb #9832dde8
+# %% ../nbs/11_compression.ipynb #c0de1101
 WINDOW = 1 << 64  # the width of the whole interval
 NARROW = 1 << 56  # at this width a byte goes out
 
 
+def carry(out: bytearray) -> None:
+    """Add one to the number that the bytes spell."""
+    at = len(out) - 1
+    while out[at] == 255:
+        out[at] = 0
+        at -= 1
+    out[at] += 1
+
+# %% ../nbs/11_compression.ipynb #9832dde8
 class ArithmeticEncoder:
     """Writes symbols into a number, given where the piece of each begins and how large it is.
 
@@ -91,15 +94,6 @@ class ArithmeticEncoder:
             value -= WINDOW
             carry(out)
         return bytes(out + value.to_bytes(8, "big")[:n])
-
-
-def carry(out: bytearray) -> None:
-    """Add one to the number that the bytes spell."""
-    at = len(out) - 1
-    while out[at] == 255:
-        out[at] = 0
-        at -= 1
-    out[at] += 1
 
 # %% ../nbs/11_compression.ipynb #8a588752
 class ArithmeticDecoder:
@@ -163,7 +157,7 @@ def weight_table() -> np.ndarray:
     table.setflags(write=False)
     return table
 
-
+# %% ../nbs/11_compression.ipynb #c0de1102
 def as_weights(logits: Tensor) -> np.ndarray:
     """Turn logits into integer weights of which none is 0.
 
@@ -212,11 +206,16 @@ class ByteAdapter(LanguageModel):
 
     Examples
     --------
+    >>> from arbook.ngram import NGramLM
     >>> chars = NGramLM(1, vocab_size=2).fit([0, 1, 0, 1])
     >>> model = ByteAdapter(chars, b"no")
     >>> decompress(compress(b"no \\xff", model), model)
     b'no \\xff'
     """
+
+    token_of: Tensor  # (256,)
+    tokens: Tensor  # (n,)
+    known: Tensor  # (n,)
 
     def __init__(
         self, model: LanguageModel, alphabet: Sequence[int | None], *, escape: float = 2**-16
@@ -236,9 +235,9 @@ class ByteAdapter(LanguageModel):
         self.escape = as_number(escape, "escape", above=0, below=1)
         token_of = torch.full((256,), ids[0])
         token_of[known] = torch.tensor(ids)
-        self.register_buffer("token_of", token_of)  # (256,)
-        self.register_buffer("tokens", torch.tensor(ids))  # (n,)
-        self.register_buffer("known", torch.tensor(known))  # (n,)
+        self.register_buffer("token_of", token_of)
+        self.register_buffer("tokens", torch.tensor(ids))
+        self.register_buffer("known", torch.tensor(known))
 
     @classmethod
     def from_tokenizer(cls, model: LanguageModel, tokenizer: CharTokenizer, **options: Any) -> Self:
@@ -248,15 +247,16 @@ class ByteAdapter(LanguageModel):
         codes = [(token or "").encode() for token in tokenizer.vocab.tokens]
         return cls(model, [code[0] if len(code) == 1 else None for code in codes], **options)
 
+    # Two answers that the model gives. They are no attributes, so that they are no part of the identity.
     @property
-    def exact_chunks(self) -> bool:
+    def exact_chunks(self) -> bool:  # type: ignore[override]  # nobody sets it
         """Whether chunks are exact in the model that is adapted."""
-        return reads_exactly(self.model)
+        return self.model.exact_chunks
 
     @property
-    def learns(self) -> bool:
+    def learns(self) -> bool:  # type: ignore[override]  # nobody sets it
         """Whether the model that is adapted learns while it reads."""
-        return getattr(self.model, "learns", False)
+        return self.model.learns
 
     def forward(self, ids: Tensor) -> Tensor:
         """Score the next byte at every position: (B, T) -> (B, T, 256)."""
@@ -320,8 +320,7 @@ def aligned(model: LanguageModel) -> Iterator[None]:
 
 def reads_exactly(model: LanguageModel) -> bool:
     """Return whether reading many tokens in one step gives, bit for bit, what single steps give."""
-    exact = getattr(model, "exact_chunks", isinstance(model, NGramLM))
-    return bool(exact) and model.context_length is None
+    return bool(model.exact_chunks) and model.context_length is None
 
 # %% ../nbs/11_compression.ipynb #66e76a4e
 class ByteReader:
@@ -340,7 +339,8 @@ class ByteReader:
     """
 
     def __init__(self, model: LanguageModel, n_streams: int):
-        self.model, self.room = model, model.context_length
+        self.model, self.length = model, model.context_length
+        self.room = self.length or 0
         self.recent = torch.empty((n_streams, 0), dtype=torch.int64, device=model.device)
         self.state = model.init_state(n_streams)
         self.logits = self.read(np.full((n_streams, 1), START))
@@ -348,19 +348,19 @@ class ByteReader:
     def read(self, table: np.ndarray) -> Tensor:
         """Read t more bytes of each stream, (B, t), and score what follows each of them: (B, t, V)."""
         ids = torch.as_tensor(table, dtype=torch.int64, device=self.model.device)
-        if self.room is not None:
-            T = self.model.context_length
+        if self.length is not None:
+            T = self.length
             if self.room == 0:
-                self._begin_anew(self.recent[:, T - T // 2 :])
+                self._begin_anew(self.recent[:, T - T // 2 :], T)
             self.recent = torch.cat([self.recent, ids], dim=1)[:, -T:]
             self.room -= ids.shape[1]
         logits, self.state = self.model.step(ids, self.state)
         return logits
 
-    def _begin_anew(self, kept: Tensor) -> None:
+    def _begin_anew(self, kept: Tensor, length: int) -> None:
         """Empty the state, and read the bytes (B, T // 2) that are kept."""
         self.state = self.model.init_state(len(kept))
-        self.room = self.model.context_length - kept.shape[1]
+        self.room = length - kept.shape[1]
         if kept.shape[1]:
             _, self.state = self.model.step(kept, self.state)
 
@@ -510,7 +510,7 @@ def as_byte_model(model: LanguageModel) -> LanguageModel:
 def choose_streams(model: LanguageModel, n_bytes: int, streams: int | None) -> int:
     """Return the number of streams: as asked, or one for every `STREAM_BYTES`; at most `WIDEST`, and one a byte."""
     if streams is None:
-        most = 1 if getattr(model, "learns", False) else MOST_STREAMS
+        most = 1 if model.learns else MOST_STREAMS
         streams = min(n_bytes // STREAM_BYTES, most)
     else:
         streams = as_count(streams, "streams")
@@ -542,7 +542,7 @@ def model_identity(model: LanguageModel) -> str:
             feed(digest, value, f"{name}.{key}".lstrip("."))
     return digest.hexdigest()
 
-
+# %% ../nbs/11_compression.ipynb #c0de1103
 def feed(digest: Any, value: Any, name: str) -> None:
     """Add a value to a digest, or raise TypeError."""
     if isinstance(value, Tensor):
@@ -587,7 +587,7 @@ class WrongModelError(ArchiveError):
 class DisagreementError(ArchiveError):
     """The model computes other probabilities here than it did when the archive was written."""
 
-
+# %% ../nbs/11_compression.ipynb #c0de1104
 MAGIC = b"ARB"
 BLOCK = 1 << 24  # bytes of data in one archive
 _NAME_LENGTH = 32  # of the name of a model
@@ -672,7 +672,7 @@ def unpack_archives(blob: bytes) -> Iterator[Archive]:
 def _unpack_archive(blob: bytes, at: int) -> tuple[Archive, int]:
     """Read the archive that begins at a position; return it and the position after it, or raise DamagedArchiveError."""
     try:
-        _, version, expected, *head = _HEAD.unpack_from(blob, at)
+        _, version, expected, model, where, checksum = _HEAD.unpack_from(blob, at)
         end = begin = at + _HEAD.size
         if version == 2:
             begin, end = end + 1, end + 1 + blob[end]
@@ -689,7 +689,8 @@ def _unpack_archive(blob: bytes, at: int) -> tuple[Archive, int]:
         raise DamagedArchiveError(f"blob is truncated or damaged: {missing} bytes are missing")
     if zlib.crc32(memoryview(blob)[at + 8 : end + n_payload]) != expected:
         raise DamagedArchiveError("blob is damaged: its checksum is wrong")
-    archive = Archive(*head, n_bytes, n_streams, blob[end : end + n_payload], name)
+    payload = blob[end : end + n_payload]
+    archive = Archive(model, where, checksum, n_bytes, n_streams, payload, name)
     _check_claims(archive, version)
     return archive, end + n_payload
 
@@ -798,23 +799,6 @@ def compress(
     return b"".join(compress_blocks(blocks, model, streams, _as_name(name), progress))
 
 
-def _code_block(block, model, streams=None, name="", progress=None) -> Archive:
-    """Return the archive of one block of data, coded by a model."""
-    identity, where = bytes.fromhex(model_identity(model))[:6], environment(model)
-    n_streams = choose_streams(model, len(block), streams)
-    with repeatable(model):
-        payload = encode_bytes(block, model, n_streams, progress) if block else b""
-    return Archive(identity, where, zlib.crc32(block), len(block), n_streams, payload, name)
-
-
-def compress_blocks(blocks, model, streams=None, name="", progress=None) -> Iterator[bytes]:
-    """Yield one archive for each block of data: coded, or the data as they are, whichever is smaller."""
-    for block in blocks:
-        coded = _code_block(block, model, streams, name, progress)
-        stored = coded._replace(n_streams=0, payload=block, name="")
-        yield min(coded.pack(), stored.pack(), key=len)
-
-
 def decompress(blob: bytes, model: LanguageModel, *, progress: Progress | None = None) -> bytes:
     """Read back what `compress` wrote, or raise: never return anything else.
 
@@ -852,8 +836,39 @@ def decompress(blob: bytes, model: LanguageModel, *, progress: Progress | None =
         decompress_archive(archive, model, progress) for archive in unpack_archives(blob)
     )
 
+# %% ../nbs/11_compression.ipynb #c0de1105
+def _code_block(
+    block: bytes,
+    model: LanguageModel,
+    streams: int | None = None,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Archive:
+    """Return the archive of one block of data, coded by a model."""
+    identity, where = bytes.fromhex(model_identity(model))[:6], environment(model)
+    n_streams = choose_streams(model, len(block), streams)
+    with repeatable(model):
+        payload = encode_bytes(block, model, n_streams, progress) if block else b""
+    return Archive(identity, where, zlib.crc32(block), len(block), n_streams, payload, name)
 
-def decompress_archive(archive: Archive, model: LanguageModel, progress=None) -> bytes:
+
+def compress_blocks(
+    blocks: Iterable[bytes],
+    model: LanguageModel,
+    streams: int | None = None,
+    name: str = "",
+    progress: Progress | None = None,
+) -> Iterator[bytes]:
+    """Yield one archive for each block of data: coded, or the data as they are, whichever is smaller."""
+    for block in blocks:
+        coded = _code_block(block, model, streams, name, progress)
+        stored = coded._replace(n_streams=0, payload=block, name="")
+        yield min(coded.pack(), stored.pack(), key=len)
+
+
+def decompress_archive(
+    archive: Archive, model: LanguageModel, progress: Progress | None = None
+) -> bytes:
     """Return the data of one archive, or raise DisagreementError."""
     payload, n_bytes, n_streams = archive.payload, archive.n_bytes, archive.n_streams
     content = b"" if n_streams else payload
@@ -872,6 +887,10 @@ def decompress_archive(archive: Archive, model: LanguageModel, progress=None) ->
     return content
 
 # %% ../nbs/11_compression.ipynb #3c4eb89b
+# The discounts of `modified_discounts` where the tallies say nothing.
+_FALLBACK = (0.5, 1.0, 1.5)
+
+
 class Counts:
     """What followed one context: how often each token, and how many of them once, twice, or more often."""
 
@@ -949,7 +968,7 @@ def tally_discounts(tally: Sequence[int]) -> tuple[float, float, float, float]:
         d1, d2, d3 = 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3
         if 0 < d1 <= 1 and 0 < d2 <= 2 and 0 < d3 <= 3:
             return 0.0, d1, d2, d3
-    return 0.0, *MODIFIED_FALLBACK
+    return 0.0, *_FALLBACK
 
 # %% ../nbs/11_compression.ipynb #4234cbb7
 class AdaptiveNGram(LanguageModel):
@@ -1011,6 +1030,12 @@ class AdaptiveNGram(LanguageModel):
                 counts.add(token)
                 p[b, t] = counts.probabilities()
         return torch.from_numpy(np.log(p)).to(ids.device), state
+
+# %% ../nbs/11_compression.ipynb #c0de1106
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise FileExistsError if there is such a file that may not be replaced."""
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; say overwrite=True to replace it")
 
 # %% ../nbs/11_compression.ipynb #0dcacadf
 SUFFIX = ".arb"
@@ -1097,12 +1122,6 @@ def decompress_file(
     check_free(out, overwrite)
     write_atomically(out, decompress(path.read_bytes(), model, progress=progress))
     return out
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Raise FileExistsError if there is such a file that may not be replaced."""
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; say overwrite=True to replace it")
 
 
 def archive_info(blob: bytes) -> dict[str, Any]:

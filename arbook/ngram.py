@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from itertools import compress, pairwise
 from numbers import Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from .files import write_atomically
-from .guards import NotFittedError, as_count, as_ids
+from .guards import NotFittedError, as_choice, as_count, as_ids
 from arbook.objective import (
     StreamLoss,
     check_token_state,
@@ -40,13 +40,9 @@ from .sources import stationary_distribution
 from .tokens import Vocab
 
 # %% auto #0
-__all__ = ['ABSENT', 'UNSEEN', 'SINGLE_FALLBACK', 'MODIFIED_FALLBACK', 'SMOOTHING', 'LN10', 'START', 'STOP', 'FORMAT',
-           'rank_keys', 'contexts_after', 'contexts_before', 'start_context', 'NGramCounts', 'count_ngrams', 'as_array',
-           'as_stream', 'as_added', 'as_eos', 'Level', 'context_sums', 'make_level', 'maximum_likelihood', 'find_keys',
-           'follow', 'add_k', 'back_off', 'score_tokens', 'score_next', 'counts_of_counts', 'absolute_discount',
-           'modified_discounts', 'kneser_ney', 'followers', 'next_log_probs', 'NGramLM', 'as_expectation', 'chain_mean',
-           'chain_deviation', 'as_words', 'spell', 'arpa_text', 'parse_arpa', 'cut_columns', 'as_logs', 'read_levels',
-           'parse_level', 'pack_levels', 'unpack_levels', 'check_levels']
+__all__ = ['ABSENT', 'UNSEEN', 'SMOOTHING', 'rank_keys', 'NGramCounts', 'count_ngrams', 'Level', 'maximum_likelihood', 'add_k',
+           'score_tokens', 'score_next', 'absolute_discount', 'modified_discounts', 'kneser_ney', 'next_log_probs',
+           'BackOffLM', 'NGramLM', 'chain_mean', 'chain_deviation']
 
 # %% ../nbs/05_ngrams.ipynb #baa353ae
 def rank_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,7 +83,7 @@ def rank_keys(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 ABSENT = -1  # there is no such n-gram: too few tokens since the start
 UNSEEN = -2  # there is one, and the training text did not hold it
 
-
+# %% ../nbs/05_ngrams.ipynb #5c0de001
 def contexts_after(
     grams: np.ndarray, ids: np.ndarray, start: int, eos_id: int | None
 ) -> np.ndarray:
@@ -164,14 +160,14 @@ def count_ngrams(
         If `ids` are not integers of the vocabulary, or there are none.
     """
     V, order = as_count(vocab_size, "vocab_size"), as_count(order, "order")
-    eos_id, ids = as_eos(eos_id, V), as_stream(ids, V)
-    keys, counts, suffixes = np.arange(V), np.bincount(ids, minlength=V), np.zeros(V, np.int64)
-    contexts, n_contexts, grams, found = np.zeros(V, np.int64), 1, ids, []
+    eos_id, stream = as_eos(eos_id, V), as_stream(ids, V)
+    keys, counts, suffixes = np.arange(V), np.bincount(stream, minlength=V), np.zeros(V, np.int64)
+    contexts, n_contexts, grams, found = np.zeros(V, np.int64), 1, stream, []
     for n in range(2, order + 1):
         start = start_context(n, V, eos_id)
-        before = contexts_before(contexts_after(grams, ids, start, eos_id), start)  # (N,)
+        before = contexts_before(contexts_after(grams, stream, start, eos_id), start)  # (N,)
         at = np.flatnonzero(before >= 0)
-        longer, ranks, firsts = rank_keys(before[at] * V + ids[at])
+        longer, ranks, firsts = rank_keys(before[at] * V + stream[at])
         edge = grams[(before < 0) & (grams >= 0)]  # nothing on the left
         new_suffixes = grams[at[firsts]]
         continuations = np.bincount(np.append(new_suffixes, edge), minlength=len(keys))
@@ -179,7 +175,7 @@ def count_ngrams(
         n_contexts = len(keys) + (n == 2)  # the start symbol is a context of its own
         keys, suffixes, contexts = longer, new_suffixes, longer // V
         counts = np.bincount(ranks, minlength=len(keys))
-        grams = np.full(len(ids), ABSENT)
+        grams = np.full(len(stream), ABSENT)
         grams[at] = ranks
     return [*found, NGramCounts(keys, counts, counts, suffixes, contexts, n_contexts)]
 
@@ -206,13 +202,17 @@ def as_added(k: float) -> float:
     return float(k)
 
 
+def as_end(eos_id: int, vocab_size: int) -> int:
+    """Return `eos_id`, or raise if it is no token of the vocabulary."""
+    end = as_count(eos_id, "eos_id", minimum=0)
+    if end >= vocab_size:
+        raise ValueError(f"eos_id must be None or between 0 and {vocab_size - 1}, got {end}")
+    return end
+
+
 def as_eos(eos_id: int | None, vocab_size: int) -> int | None:
     """Return `eos_id`, or raise if it is neither None nor a token of the vocabulary."""
-    if eos_id is None:
-        return None
-    if as_count(eos_id, "eos_id", minimum=0) >= vocab_size:
-        raise ValueError(f"eos_id must be None or between 0 and {vocab_size - 1}, got {eos_id}")
-    return int(eos_id)
+    return None if eos_id is None else as_end(eos_id, vocab_size)
 
 # %% ../nbs/05_ngrams.ipynb #99eaa73c
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ class Level:
     log_prob: np.ndarray
     log_backoff: np.ndarray
 
-
+# %% ../nbs/05_ngrams.ipynb #5c0de002
 def context_sums(level: NGramCounts, values: np.ndarray) -> np.ndarray:
     """Sum a value of each n-gram over all n-grams with the same context, shape (n_contexts,)."""
     return np.bincount(level.contexts, weights=values, minlength=level.n_contexts)
@@ -244,7 +244,7 @@ def make_level(level: NGramCounts, prob: np.ndarray, backoff: np.ndarray) -> Lev
     with np.errstate(divide="ignore"):
         return Level(level.keys, np.log(prob), np.log(backoff))
 
-
+# %% ../nbs/05_ngrams.ipynb #5c0de003
 def maximum_likelihood(counts: Sequence[NGramCounts]) -> list[Level]:
     """Estimate by relative frequency: c(hw) / c(h).
 
@@ -278,9 +278,13 @@ def find_keys(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return found
 
 
+# Of counts or of probabilities: both have keys.
+Table = TypeVar("Table", Level, NGramCounts)
+
+
 def follow(
-    levels: Sequence[Level | NGramCounts], ids: np.ndarray, vocab_size: int, eos_id: int | None
-) -> Iterator[tuple[Level | NGramCounts, np.ndarray, np.ndarray, np.ndarray]]:
+    levels: Sequence[Table], ids: np.ndarray, vocab_size: int, eos_id: int | None
+) -> Iterator[tuple[Table, np.ndarray, np.ndarray, np.ndarray]]:
     """Look up every n-gram of a text, order by order.
 
     Parameters
@@ -348,7 +352,7 @@ def back_off(log_p: np.ndarray, level: Level, contexts: np.ndarray, log_base: fl
     weights = level.log_backoff[contexts[known]]
     log_p[known] += weights.reshape(-1, *[1] * (log_p.ndim - contexts.ndim))
 
-
+# %% ../nbs/05_ngrams.ipynb #5c0de004
 def score_tokens(
     levels: Sequence[Level],
     ids: np.ndarray,
@@ -407,7 +411,7 @@ def counts_of_counts(counts: np.ndarray, highest: int = 4) -> np.ndarray:
     """Return how many n-grams have the count 1, 2, ..., `highest`, shape (highest,)."""
     return np.bincount(counts[counts <= highest], minlength=highest + 1)[1:]
 
-
+# %% ../nbs/05_ngrams.ipynb #5c0de005
 def absolute_discount(counts: np.ndarray) -> np.ndarray:
     """Estimate one discount for all counts: n1 / (n1 + 2 n2).
 
@@ -510,7 +514,7 @@ def followers(
     grams = np.arange(sizes.sum()) + np.repeat(starts - offsets, sizes)
     return np.repeat(rows, sizes), level.keys[grams] % vocab_size, grams
 
-
+# %% ../nbs/05_ngrams.ipynb #5c0de006
 def next_log_probs(
     levels: Sequence[Level],
     ids: np.ndarray,
@@ -547,104 +551,36 @@ def next_log_probs(
     return log_p.reshape(ids.shape[0], -1, vocab_size)  # (B, last, V)
 
 # %% ../nbs/05_ngrams.ipynb #3d0c0311
-SMOOTHING = ("modified-kneser-ney", "kneser-ney", "add-k", "mle")
-
-
-class NGramLM(LanguageModel):
-    """An n-gram language model: counted, not trained.
+class BackOffLM(LanguageModel):
+    """A table of n-grams as a language model: everything but where the table comes from.
 
     Its logits are natural log-probabilities in float64, on the device of the ids; it has no parameters.
 
     Parameters
     ----------
-    order : int
-        n: a token is predicted from the n - 1 tokens before it.
-    vocab_size : int
-        V.
-    smoothing : {"modified-kneser-ney", "kneser-ney", "add-k", "mle"}
-        With "mle" what never followed a context that occurred has probability 0; a context that did not occur gives
-        way to its longest end that did. All others leave no token at 0.
-    k : float
-        What "add-k" adds to every count.
-    eos_id : int, optional
-        The token that ends a sentence. It is predicted once per sentence; each sentence begins after a start symbol,
-        which is never predicted; no n-gram crosses the end.
+    order, vocab_size, eos_id
+        As for `NGramLM`.
 
     Attributes
     ----------
-    discounts_ : ndarray of float64, shape (order, 3), or None
-        Of counts 1, 2, and 3 or more, for each order from 1 on; None where the smoothing has none.
     levels : tuple of Level
-        The table of each order, from 1 on; empty before `fit`.
-
-    References
-    ----------
-    Kneser and Ney (1995); Chen and Goodman (1999); third source lecture, benchmark table.
-
-    Examples
-    --------
-    >>> model = NGramLM(2, vocab_size=3, smoothing="mle").fit([0, 1, 0, 2, 0, 1])
-    >>> model(torch.tensor([[0]])).exp()
-    tensor([[[0.0000, 0.6667, 0.3333]]], dtype=torch.float64)
+        The table of each order, from 1 on; empty before there is one.
     """
 
-    exact_chunks = True  # each position is a look-up of its own
+    # Each position is a look-up of its own.
+    exact_chunks = True
+    # How the table was made; None if nobody knows.
+    smoothing: str | None = None
+    levels: tuple[Level, ...] = ()
 
-    def __init__(
-        self,
-        order: int,
-        *,
-        vocab_size: int,
-        smoothing: str = "modified-kneser-ney",
-        k: float = 1.0,
-        eos_id: int | None = None,
-    ):
+    def __init__(self, order: int, *, vocab_size: int, eos_id: int | None = None):
         super().__init__()
         self.order = as_count(order, "order")
         self.vocab_size = as_count(vocab_size, "vocab_size")
         self.eos_id = as_eos(eos_id, self.vocab_size)
-        if smoothing not in SMOOTHING:
-            raise ValueError(f"smoothing must be one of {', '.join(SMOOTHING)}, got {smoothing!r}")
-        self.smoothing: str | None = smoothing
-        self.k = as_added(k)
-        self.discounts_: np.ndarray | None = None
-        self.levels: tuple[Level, ...] = ()
 
     def extra_repr(self) -> str:
         return f"order={self.order}, vocab_size={self.vocab_size}, smoothing={self.smoothing!r}"
-
-    def fit(self, ids: ArrayLike) -> Self:
-        """Count a text.
-
-        Parameters
-        ----------
-        ids : array_like of int, shape (N,)
-            One stream of token ids: an array, a list or a tensor.
-
-        Returns
-        -------
-        Self
-
-        Raises
-        ------
-        TypeError, ValueError
-            If they are not integers from 0 to V - 1, or there are none.
-        """
-        if self.smoothing is None:
-            raise ValueError(
-                "this model was read from an ARPA file; build a new NGramLM to fit one"
-            )
-        counts = count_ngrams(ids, self.order, vocab_size=self.vocab_size, eos_id=self.eos_id)
-        self.discounts_ = None
-        if self.smoothing == "mle":
-            levels = maximum_likelihood(counts)
-        elif self.smoothing == "add-k":
-            levels = add_k(counts, self.vocab_size, self.k)
-        else:
-            modified = self.smoothing == "modified-kneser-ney"
-            levels, self.discounts_ = kneser_ney(counts, self.vocab_size, modified=modified)
-        self.levels = tuple(levels)
-        return self
 
     def sentence_log_prob(self, ids: ArrayLike) -> np.ndarray:
         """Return the natural logarithm of the probability of every token of a text, the first one included.
@@ -659,7 +595,8 @@ class NGramLM(LanguageModel):
         ndarray of float64, shape (N,)
             Minus infinity where the probability is 0.
         """
-        return self._score(as_stream(ids, self.vocab_size))
+        stream = as_stream(ids, self.vocab_size)
+        return score_tokens(self._fitted(), stream, **self._options)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the log-probability of every next token at every position: (B, T) -> (B, T, V)."""
@@ -682,7 +619,8 @@ class NGramLM(LanguageModel):
         tokens = as_array(as_token_ids(ids, self.vocab_size))
         if tokens.shape[1] < 2:
             raise ValueError("ids must have at least 2 positions: the first token has no past")
-        return torch.from_numpy(self._score(tokens)[:, 1:]).to(ids.device)
+        log_p = score_tokens(self._fitted(), tokens, **self._options)
+        return torch.from_numpy(log_p[:, 1:]).to(ids.device)
 
     def loss(
         self,
@@ -695,7 +633,8 @@ class NGramLM(LanguageModel):
         """Compare predictions with targets like `autoregressive_loss`, without the other V - 1 tokens."""
         tokens = as_array(as_token_ids(ids, self.vocab_size))
         check_targets(targets, ids.shape, self.vocab_size, ignore_index)
-        targets = targets.long()  # before the comparison: in 8 bits, -100 is 156
+        # Before the comparison: in 8 bits, -100 is 156.
+        targets = targets.long()
         keep = targets != ignore_index
         wanted = as_array(targets.where(keep, 0))
         log_p = score_next(self._fitted(), tokens, wanted, **self._options)
@@ -721,6 +660,110 @@ class NGramLM(LanguageModel):
         after = read[:, max(read.shape[1] - self.order + 1, 0) :]
         return StreamLoss(losses, losses.new_zeros(()), after)
 
+    def _fitted(self) -> tuple[Level, ...]:
+        if not self.levels:
+            raise NotFittedError(
+                f"this {type(self).__name__} is not fitted yet; call fit(ids) first"
+            )
+        return self.levels
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        base = -math.log(self.vocab_size) if self.smoothing == "add-k" else None
+        return {"vocab_size": self.vocab_size, "eos_id": self.eos_id, "log_base": base}
+
+    def _next(self, ids: torch.Tensor, last: int) -> torch.Tensor:
+        log_p = next_log_probs(self._fitted(), as_array(ids), last=last, **self._options)
+        return torch.from_numpy(log_p).to(ids.device)
+
+# %% ../nbs/05_ngrams.ipynb #5c0de008
+def estimate(
+    counts: Sequence[NGramCounts], vocab_size: int, smoothing: str | None, k: float
+) -> tuple[tuple[Level, ...], np.ndarray | None]:
+    """Return the levels that a kind of smoothing makes of counts, and the discounts of those kinds that have some."""
+    if smoothing is None:
+        raise ValueError("this model was read from an ARPA file; build a new NGramLM to fit one")
+    if smoothing == "mle":
+        return tuple(maximum_likelihood(counts)), None
+    if smoothing == "add-k":
+        return tuple(add_k(counts, vocab_size, k)), None
+    modified = smoothing == "modified-kneser-ney"
+    levels, discounts = kneser_ney(counts, vocab_size, modified=modified)
+    return tuple(levels), discounts
+
+# %% ../nbs/05_ngrams.ipynb #5c0de009
+SMOOTHING = ("modified-kneser-ney", "kneser-ney", "add-k", "mle")
+
+
+class NGramLM(BackOffLM):
+    """An n-gram language model: counted, not trained.
+
+    Parameters
+    ----------
+    order : int
+        n: a token is predicted from the n - 1 tokens before it.
+    vocab_size : int
+        V.
+    smoothing : {"modified-kneser-ney", "kneser-ney", "add-k", "mle"}
+        With "mle" what never followed a context that occurred has probability 0; a context that did not occur gives
+        way to its longest end that did. All others leave no token at 0.
+    k : float
+        What "add-k" adds to every count.
+    eos_id : int, optional
+        The token that ends a sentence. It is predicted once per sentence; each sentence begins after a start symbol,
+        which is never predicted; no n-gram crosses the end.
+
+    Attributes
+    ----------
+    discounts_ : ndarray of float64, shape (order, 3), or None
+        Of counts 1, 2, and 3 or more, for each order from 1 on; None where the smoothing has none.
+
+    References
+    ----------
+    Kneser and Ney (1995); Chen and Goodman (1999); third source lecture, benchmark table.
+
+    Examples
+    --------
+    >>> model = NGramLM(2, vocab_size=3, smoothing="mle").fit([0, 1, 0, 2, 0, 1])
+    >>> model(torch.tensor([[0]])).exp()
+    tensor([[[0.0000, 0.6667, 0.3333]]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        order: int,
+        *,
+        vocab_size: int,
+        smoothing: str = "modified-kneser-ney",
+        k: float = 1.0,
+        eos_id: int | None = None,
+    ):
+        super().__init__(order, vocab_size=vocab_size, eos_id=eos_id)
+        self.smoothing = as_choice(smoothing, "smoothing", SMOOTHING)
+        self.k = as_added(k)
+        self.discounts_: np.ndarray | None = None
+
+    def fit(self, ids: ArrayLike) -> Self:
+        """Count a text.
+
+        Parameters
+        ----------
+        ids : array_like of int, shape (N,)
+            One stream of token ids: an array, a list or a tensor.
+
+        Returns
+        -------
+        Self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are not integers from 0 to V - 1, or there are none.
+        """
+        counts = count_ngrams(ids, self.order, vocab_size=self.vocab_size, eos_id=self.eos_id)
+        self.levels, self.discounts_ = estimate(counts, self.vocab_size, self.smoothing, self.k)
+        return self
+
     def write_arpa(self, path: str | Path, vocab: Vocab | Sequence[str]) -> None:
         """Write an ARPA file that KenLM reads: all of it or, if the process is killed, nothing.
 
@@ -735,17 +778,8 @@ class NGramLM(LanguageModel):
         ValueError
             If the smoothing does not back off, there is no `eos_id`, or a word cannot be written.
         """
-        if self.smoothing in ("add-k", "mle"):
-            raise ValueError(
-                f"ARPA holds models that back off with weights, not {self.smoothing!r}"
-            )
-        if self.eos_id is None:
-            raise ValueError("ARPA files describe sentences: build the model with an eos_id")
-        words = as_words(vocab, self.vocab_size)
-        words[self.eos_id] = STOP
-        if START in words or words.count(STOP) > 1:
-            raise ValueError(f"vocab must not use the names {START} and {STOP} for other tokens")
-        write_atomically(path, arpa_text(self._fitted(), [*words, START]))
+        words = arpa_words(vocab, self.vocab_size, self.eos_id, self.smoothing)
+        write_atomically(path, arpa_text(self._fitted(), words))
 
     @classmethod
     def read_arpa(
@@ -757,9 +791,6 @@ class NGramLM(LanguageModel):
         encoding: str = "utf-8",
     ) -> tuple[Self, Vocab]:
         """Read an ARPA file, by whichever program.
-
-        Columns may stand between blanks or tabs, an order may be empty. An n-gram that goes on with `<s>` behind
-        `</s>`, as some programs count them, is left out: no sentence asks for it.
 
         Parameters
         ----------
@@ -784,8 +815,7 @@ class NGramLM(LanguageModel):
         ValueError
             If the file is damaged or incomplete, or its words are not those of `vocab`.
         """
-        sections = parse_arpa(_arpa_content(path, encoding), path)
-        levels, words, end = read_levels(sections, path, vocab, eos_id)
+        levels, words, end = read_levels(parse_arpa(path, encoding), path, vocab, eos_id)
         return cls._from_levels(levels, len(words), end), Vocab(words)
 
     def save(self, path: str | Path) -> None:
@@ -816,23 +846,6 @@ class NGramLM(LanguageModel):
         model.smoothing, model.levels = None, tuple(levels)
         return model
 
-    def _fitted(self) -> tuple[Level, ...]:
-        if not self.levels:
-            raise NotFittedError("this NGramLM is not fitted yet; call fit(ids) first")
-        return self.levels
-
-    @property
-    def _options(self) -> dict:
-        base = -math.log(self.vocab_size) if self.smoothing == "add-k" else None
-        return {"vocab_size": self.vocab_size, "eos_id": self.eos_id, "log_base": base}
-
-    def _score(self, ids: np.ndarray) -> np.ndarray:
-        return score_tokens(self._fitted(), ids, **self._options)
-
-    def _next(self, ids: torch.Tensor, last: int) -> torch.Tensor:
-        log_p = next_log_probs(self._fitted(), as_array(ids), last=last, **self._options)
-        return torch.from_numpy(log_p).to(ids.device)
-
 # %% ../nbs/05_ngrams.ipynb #b31c7380
 def as_expectation(transition: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the probability of each step of a stationary chain, and its value; 0 for impossible steps."""
@@ -844,7 +857,7 @@ def as_expectation(transition: np.ndarray, values: np.ndarray) -> tuple[np.ndarr
     joint = stationary_distribution(P)[:, None] * P  # (V, V)
     return joint, np.where(P > 0, values, 0)
 
-
+# %% ../nbs/05_ngrams.ipynb #5c0de007
 def chain_mean(transition: np.ndarray, values: np.ndarray) -> float:
     """Return the average of a value over the steps of a Markov chain, in the long run.
 
@@ -891,20 +904,36 @@ _SEPARATORS = re.compile(r"[ \t\r\n\0]")  # where readers split; other white spa
 
 def as_words(vocab: Vocab | Sequence[str], vocab_size: int) -> list[str]:
     """Return the word of each id, or raise ValueError if ARPA could not hold one of them."""
-    words = list(vocab.tokens if isinstance(vocab, Vocab) else vocab)
-    if len(words) != vocab_size:
+    tokens, words = vocab.tokens if isinstance(vocab, Vocab) else vocab, []
+    if len(tokens) != vocab_size:
         raise ValueError(
-            f"vocab must hold {vocab_size} tokens, as the model does, got {len(words)}"
+            f"vocab must hold {vocab_size} tokens, as the model does, got {len(tokens)}"
         )
-    for i, word in enumerate(words):
+    for i, word in enumerate(tokens):
         if not isinstance(word, str) or not word or _SEPARATORS.search(word):
             raise ValueError(
                 f"vocab has {word!r} for the id {i}: ARPA can only hold words without the white space "
                 "that separates them, which is blank, tab and the ends of lines, and without NUL"
             )
+        words.append(word)
     if len(set(words)) < len(words):
         raise ValueError("vocab must hold different words, but one occurs twice")
     return words
+
+
+def arpa_words(
+    vocab: Vocab | Sequence[str], vocab_size: int, eos_id: int | None, smoothing: str | None
+) -> list[str]:
+    """Return the words of an ARPA file, the start symbol at the end, or raise if it could not hold the model."""
+    if smoothing in ("add-k", "mle"):
+        raise ValueError(f"ARPA holds models that back off with weights, not {smoothing!r}")
+    if eos_id is None:
+        raise ValueError("ARPA files describe sentences: build the model with an eos_id")
+    words = as_words(vocab, vocab_size)
+    words[eos_id] = STOP
+    if START in words or words.count(STOP) > 1:
+        raise ValueError(f"vocab must not use the names {START} and {STOP} for other tokens")
+    return [*words, START]
 
 
 def spell(levels: Sequence[Level], words: Sequence[str]) -> Iterator[list[str]]:
@@ -952,9 +981,9 @@ def _arpa_content(path: str | Path, encoding: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def parse_arpa(text: str, path: str | Path) -> list[list[list[str]]]:
-    """Cut ARPA text into the columns of each order; raise ValueError if something is missing."""
-    lines = [line.strip("\t ") for line in text.split("\n")]
+def parse_arpa(path: str | Path, encoding: str) -> list[list[list[str]]]:
+    """Cut an ARPA file into the columns of each order, at blanks and tabs; raise ValueError if something is missing."""
+    lines = [line.strip("\t ") for line in _arpa_content(path, encoding).split("\n")]
     at = [i for i, line in enumerate(lines) if line.startswith("\\")]
     marks = [lines[i] for i in at]
     lost = [mark for mark in ("\\data\\", "\\end\\") if mark not in marks]
@@ -1024,7 +1053,7 @@ def read_levels(
     words = listed if vocab is None else as_words(vocab, len(listed))
     if vocab is not None and eos_id is None and STOP not in words:
         raise ValueError(f"vocab has no {STOP}: say with eos_id which id ends a sentence")
-    end = words.index(STOP) if eos_id is None else as_eos(eos_id, len(words))
+    end = words.index(STOP) if eos_id is None else as_end(eos_id, len(words))
     ids = {word: i for i, word in enumerate(words)}
     del ids[words[end]]
     ids |= {STOP: end, START: len(words)}
@@ -1043,7 +1072,10 @@ def read_levels(
 def parse_level(
     columns: list[list[str]], levels: Sequence[Level], ids: dict[str, int], path: str | Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (keys, log_prob, log_backoff) of the n-grams of one order, ascending by key."""
+    """Return (keys, log_prob, log_backoff) of the n-grams of one order, ascending by key.
+
+    An n-gram that goes on with `<s>` behind `</s>` is left out: no sentence asks for it.
+    """
     n, V = len(levels) + 1, len(ids) - 1
     logs, *words, weights = columns
     try:
@@ -1056,7 +1088,8 @@ def parse_level(
     ]
     if np.any(strange):
         raise ValueError(f"{path} predicts {START}, which only ever begins a sentence")
-    if np.any(begins[1:]):  # counted across the ends of sentences: nothing ever asks for it
+    # Some programs count across the ends of sentences: nothing ever asks for that.
+    if np.any(begins[1:]):
         kept = ~np.any(begins[1:], axis=0)
         table = [column[kept] for column in table]
         logs, *words, weights = ([*compress(column, kept)] for column in columns)
@@ -1071,9 +1104,8 @@ def parse_level(
     order = np.argsort(keys)
     if (np.diff(keys[order]) == 0).any():
         raise ValueError(f"{path} has a {n}-gram twice")
-    size = (
-        V if n == 1 else len(keys)
-    )  # the start symbol comes last, and has no probability of its own
+    # The start symbol comes last, and has no probability of its own.
+    size = V if n == 1 else len(keys)
     log_prob = as_logs(logs, path, most=1e-6)[order][:size]
     return keys[order][:size], log_prob, as_logs(weights, path)[order]
 
@@ -1083,7 +1115,7 @@ FORMAT = "arbook.ngram"
 
 def pack_levels(header: dict, levels: Sequence[Level], discounts: np.ndarray | None) -> bytes:
     """Return the bytes of an `.npz` file: the header as JSON, and three arrays for each order."""
-    arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
+    arrays: dict[str, Any] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
     arrays["discounts"] = np.empty((0, 3)) if discounts is None else discounts
     for n, level in enumerate(levels, start=1):
         arrays |= {f"{name}_{n}": getattr(level, name) for name in Level.__dataclass_fields__}
@@ -1092,8 +1124,9 @@ def pack_levels(header: dict, levels: Sequence[Level], discounts: np.ndarray | N
     return buffer.getvalue()
 
 
-_DAMAGE = (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
-_DAMAGE += (struct.error, zipfile.BadZipFile)  # what the readers of its parts raise
+_Errors = tuple[type[Exception], ...]
+_DAMAGE: _Errors = (ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError)
+_DAMAGE += (ValueError, struct.error, zipfile.BadZipFile)  # what the readers of its parts raise
 
 
 def unpack_levels(path: str | Path) -> tuple[dict, list[Level], np.ndarray | None]:

@@ -25,20 +25,12 @@ ROOF = {"plots": set(), "workshop": {"cli"}, "cli": {"__main__"}}
 
 # What is not yet so.
 STILL_UPWARDS = {("runs", "sampling")}
-STILL_KNOW_A_MODEL = {("compression", "ngram"), ("training", "transformer")}
-STILL_TWICE = {"FORMAT", "START", "follow"}
-STILL_LONG = {"cli": 1_226, "sampling": 1_279, "training": 2_124}
-STILL_LARGE = {"ngram.NGramLM": 282}
-STILL_MANY = {
-    "cli": 74,
-    "compression": 60,
-    "files": 11,
-    "ngram": 50,
-    "runs": 20,
-    "training": 62,
-    "workshop": 32,
-}
-STILL_IN_ALL = 534
+STILL_KNOW_A_MODEL = {("training", "transformer")}
+STILL_TWICE: set[str] = set()
+STILL_LONG = {"cli": 1_226, "training": 2_124}
+STILL_LARGE: dict[str, int] = {}
+STILL_MANY = {"cli": 74, "files": 11, "runs": 20, "training": 62, "workshop": 32}
+STILL_IN_ALL = 461
 STILL_UNLISTED: dict[str, set[str]] = {"README.md": set(), "index.md": set()}
 
 # How large a room may be, and how many names it may show at its door.

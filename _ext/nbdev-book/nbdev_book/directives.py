@@ -64,7 +64,8 @@ def complaints(directives: Mapping[str, str], *, also_known: Collection[str] = (
     ]
     for name in directives:
         if name in SWITCHES and not (is_on(directives, name) or is_off(directives, name)):
-            found.append(f"`{name}` is true or false, not `{directives[name]}`")
+            if (name, directives[name]) != ("code-fold", "show"):
+                found.append(f"`{name}` is true or false, not `{directives[name]}`")
         if name in TEXTS and not directives[name]:
             found.append(f"`{name}` needs a value")
     if "label" in directives and "fig-cap" not in directives:

@@ -26,6 +26,8 @@ class Project:
     environment: tuple[str, ...]  # variables that change what a notebook prints: `book_environment`
     # `book_docstrings = summary`: a page shows the first line of each docstring
     short_docstrings: bool
+    # `book_fold = 12`: an exported cell with more visible lines is folded, and so is a cell of imports
+    fold: int | None
     version: str
     repository: str  # `git_url`: the address of the book's repository, empty while there is none
     branch: str
@@ -46,6 +48,7 @@ class Project:
             test_flags=frozenset(settings.get("tst_flags", "notest").split()),
             environment=tuple(settings.get("book_environment", "").split()),
             short_docstrings=settings.get("book_docstrings", "full") == "summary",
+            fold=int(settings["book_fold"]) if settings.get("book_fold") else None,
             version=settings.get("version") or _version(library),
             repository=settings.get("git_url", "").strip().removesuffix("/"),
             branch=settings.get("branch", "main"),

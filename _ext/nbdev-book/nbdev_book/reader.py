@@ -22,7 +22,15 @@ from nbformat import NotebookNode
 from . import directives as dv
 from . import plain
 from .project import Project, data_files, fingerprint, library_files
-from .source import definitions, import_lines, imported_names, parse
+from .source import (
+    definitions,
+    import_lines,
+    imported_names,
+    is_setup,
+    parse,
+    shorten_docstrings,
+    summary,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ def read(text: str, root: str = ".") -> NotebookNode:
     cells = list(code_cells(notebook, project))
     preface: list[str] = []
     for cell in cells:
+        _fold_by_length(cell, project)
         _apply_directives(cell)
         is_shown = not {"remove-cell", "remove-input"} & set(cell.node.metadata.tags)
         if is_shown and preface:
@@ -97,6 +106,25 @@ def read(text: str, root: str = ".") -> NotebookNode:
     shown = [node for number, node in numbered if node.cell_type != "code" or number in kept]
     notebook.cells = plain.in_myst_cells(shown, plain.bibliography(project.root))
     return notebook
+
+
+def _fold_by_length(cell: Cell, project: Project) -> None:
+    """Fold what a page shows for completeness only: long exported cells, and imports. `code-fold` decides if given.
+
+    Over the fold stand words of the author, or else what the code says of itself; and its length.
+    """
+    if project.fold is None:
+        return
+    code = dv.visible(cell.code)
+    shown = shorten_docstrings(code) if cell.module and project.short_docstrings else code
+    n_lines = len(shown.strip("\n").split("\n"))
+    if "code-fold" not in cell.directives and (
+        (cell.module is not None and n_lines > project.fold) or is_setup(parse(code))
+    ):
+        cell.directives["code-fold"] = "true"
+    if dv.is_on(cell.directives, "code-fold"):
+        words = cell.directives.get("code-summary") or summary(shown)
+        cell.directives["code-summary"] = f"{words} · {n_lines} line" + "s" * (n_lines > 1)
 
 
 def _apply_directives(cell: Cell) -> None:

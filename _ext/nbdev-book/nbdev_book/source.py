@@ -108,3 +108,27 @@ def imported_names(tree: ast.Module, package: str) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == package
         for alias in node.names
     }
+
+
+def is_setup(tree: ast.Module) -> bool:
+    """Whether a cell imports and does nothing else but call something, such as a function that sets the style."""
+    kinds = (ast.Import, ast.ImportFrom, ast.If, ast.Expr)
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return bool(imports) and all(isinstance(node, kinds) for node in tree.body)
+
+
+def summary(code: str) -> str:
+    """What a folded cell is: its names, and what the first of them does."""
+    tree = parse(code)
+    if is_setup(tree):
+        return "Imports"
+    defined = [name for node in tree.body for name in _defined_by(node) if "." not in name]
+    names = [name for name in defined if not name.startswith("_")] or defined
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    documented = [
+        ast.get_docstring(node) or ""
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names
+    ]
+    does = next((text.split("\n")[0].rstrip(".:") for text in documented if text), "")
+    return f"{named}: {does[:1].lower()}{does[1:]}" if does else named or "Code"

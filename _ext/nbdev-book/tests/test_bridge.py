@@ -577,3 +577,58 @@ def test_a_notebook_that_takes_too_long_is_stopped(book):
     )
     assert execution.returncode == 1
     assert "Timeout" in execution.stdout
+
+
+def folded(tmp_path, *cells, fold="12") -> list[str | None]:
+    """What stands over the fold of each code cell of a notebook; None over an open one."""
+    (tmp_path / "settings.ini").write_text(
+        f"[DEFAULT]\nlib_name = shells\nbook_docstrings = summary\nbook_fold = {fold}\n"
+    )
+    nodes = [nbformat.v4.new_code_cell(cell) for cell in ("#| default_exp core", *cells)]
+    page = read(nbformat.writes(nbformat.v4.new_notebook(cells=nodes)), str(tmp_path))
+    shown = [node for node in page.cells if "remove-cell" not in node.metadata.tags]
+    assert all(
+        ("hide-input" in node.metadata.tags) == ("mystnb" in node.metadata) for node in shown
+    )
+    return [node.metadata.get("mystnb", {}).get("code_prompt_show") for node in shown]
+
+
+LONG = 'def count(x):\n    """Count shells.\n\n    All of them.\n    """\n' + 12 * "    x += 1\n"
+
+
+def test_a_long_exported_cell_folds_under_what_it_says_of_itself(tmp_path):
+    many = "\n".join(f"def f{i}(x): return x\n\n" for i in range(5)) + "_hidden = 1"
+    assert folded(tmp_path, f"#| export\n{LONG}", f"#| exporti\n{many}", LONG) == [
+        "count: count shells · 14 lines",
+        "f0, f1, f2 and 2 more · 15 lines",
+        None,
+    ]
+
+
+def test_docstrings_that_the_page_cuts_do_not_count(tmp_path):
+    short = LONG.replace(12 * "    x += 1\n", 10 * "    x += 1\n")
+    longer = LONG.replace(12 * "    x += 1\n", 11 * "    x += 1\n")
+    assert folded(tmp_path, f"#| export\n{short}", f"#| export\n{longer}") == [
+        None,
+        "count: count shells · 13 lines",
+    ]
+
+
+def test_imports_fold_and_what_does_more_does_not(tmp_path):
+    style = "import numpy as np\nfrom shells import plots\n\nplots.use_style()"
+    cells = (style, "import numpy as np\nx = np.ones(3)", "plots.use_style()")
+    assert folded(tmp_path, *cells) == ["Imports · 4 lines", None, None]
+
+
+def test_the_author_has_the_last_word_about_a_fold(tmp_path):
+    cells = (
+        f"#| export\n#| code-fold: show\n{LONG}",
+        f"#| export\n#| code-fold: false\n{LONG}",
+        "#| code-fold: true\n#| code-summary: Code of the figure\nx = 1",
+    )
+    assert folded(tmp_path, *cells) == [None, None, "Code of the figure · 1 line"]
+    assert dv.complaints({"code-fold": "show"}) == []
+
+
+def test_without_the_setting_nothing_folds_by_itself(tmp_path):
+    assert folded(tmp_path, f"#| export\n{LONG}", "import os", fold="") == [None, None]
