@@ -29,11 +29,7 @@ STILL_KNOW_A_MODEL: set[tuple[str, str]] = set()
 STILL_TWICE: set[str] = set()
 STILL_LONG: dict[str, int] = {}
 STILL_LARGE: dict[str, int] = {}
-<<<<<<< HEAD
 STILL_MANY: dict[str, int] = {}
-=======
-STILL_MANY = {"files": 11}
->>>>>>> rooms-runs
 STILL_IN_ALL = 0
 STILL_UNLISTED: dict[str, set[str]] = {"README.md": set(), "index.md": set()}
 
