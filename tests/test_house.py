@@ -29,12 +29,9 @@ STILL_KNOW_A_MODEL: set[tuple[str, str]] = set()
 STILL_TWICE: set[str] = set()
 STILL_LONG: dict[str, int] = {}
 STILL_LARGE: dict[str, int] = {}
-STILL_MANY = {"files": 11}
+STILL_MANY: dict[str, int] = {}
 STILL_IN_ALL = 0
-STILL_UNLISTED: dict[str, set[str]] = {
-    "README.md": {"checkpoints", "machines", "steps"},
-    "index.md": set(),
-}
+STILL_UNLISTED: dict[str, set[str]] = {"README.md": set(), "index.md": set()}
 
 # How large a room may be, and how many names it may show at its door.
 LINES, CLASS_LINES, NAMES = 1_200, 150, 375
@@ -342,6 +339,7 @@ def silenced(source: str) -> list[str]:
 
 def test_no_type_checker_is_silenced_without_a_reason():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["tool"]["mypy"]
+    assert settings["check_untyped_defs"] and settings["packages"] == ["arbook"]
     quiet = {"ignore_errors", "follow_imports", "exclude", "disable_error_code"}
     assert [part for part in [settings, *settings["overrides"]] if part.keys() & quiet] == []
     assert {
