@@ -371,7 +371,7 @@ def score_tokens(
     vocab_size, eos_id
         As for `count_ngrams`.
     log_base : float, optional
-        As for `back_off`.
+        What every context backs off to; the next lower order if None.
 
     Returns
     -------
@@ -535,7 +535,7 @@ def next_log_probs(
     last : int, optional
         How many positions; all if not given.
     log_base : float, optional
-        As for `back_off`.
+        As for `score_tokens`.
 
     Returns
     -------
