@@ -554,7 +554,8 @@ def next_log_probs(
 class BackOffLM(LanguageModel):
     """A table of n-grams as a language model: everything but where the table comes from.
 
-    Its logits are natural log-probabilities in float64, on the device of the ids; it has no parameters.
+    Its logits are natural log-probabilities in float64, on the device of the ids; it has no parameters. A subclass
+    says where the table comes from: its `fit` fills `levels`.
 
     Parameters
     ----------
