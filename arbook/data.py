@@ -17,7 +17,7 @@ from numbers import Real
 from pathlib import Path
 
 import numpy as np
-import pooch  # type: ignore[import-untyped]  # it comes without types
+import pooch
 
 # `X as X` says that X may be had from here, too
 from .sources import END as END
