@@ -39,18 +39,16 @@ class PackedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Map vectors (..., C) to vectors (..., F)."""
         weight = self.weight
-        if (
-            torch.compiler.is_compiling()
-            or not _into_cache.get()
-            or torch.is_grad_enabled()
-            or not self._fits(x, weight)
-        ):
+        if not self._serves(x, weight):
             return super().forward(x)
         if self.packed is None or self._changed(weight):
             self._pack(weight)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
-    def _fits(self, *tensors: Tensor) -> bool:
+    def _serves(self, *tensors: Tensor) -> bool:
+        """Tell whether the second copy may be used for these tensors, here and now."""
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not _into_cache.get():
+            return False
         return all(t.is_cpu and t.dtype == torch.float32 for t in tensors)
 
     def _pack(self, weight: Tensor) -> None:

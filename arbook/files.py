@@ -22,7 +22,7 @@ if (
 
 # %% auto #0
 __all__ = ['CHECKPOINT_FILES', 'open_atomically', 'write_atomically', 'CheckpointError', 'CheckpointNotFoundError',
-           'write_checkpoint', 'read_checkpoint', 'read_json', 'read_weights', 'check_weights', 'find_checkpoint']
+           'write_checkpoint', 'read_checkpoint', 'read_weights', 'check_weights', 'find_checkpoint']
 
 # %% ../nbs/a6_files.ipynb #a6000006
 @contextmanager
@@ -151,19 +151,6 @@ def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tenso
     return record, state
 
 # %% ../nbs/a6_files.ipynb #a6000014
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a configuration, or raise CheckpointNotFoundError or CheckpointError."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointNotFoundError(f"{path} does not exist") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path} must hold an object, got {type(record).__name__}")
-    return record
-
-
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read tensors and metadata of a safetensors file, or raise CheckpointNotFoundError or CheckpointError.
 
@@ -182,6 +169,21 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged, or not a safetensors file: {error}") from error
+
+# %% ../nbs/a6_files.ipynb #f84a1cbf
+#| code-fold: true
+#| code-summary: Code of its parts
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a configuration, or raise CheckpointNotFoundError or CheckpointError."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointNotFoundError(f"{path} does not exist") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path} must hold an object, got {type(record).__name__}")
+    return record
 
 # %% ../nbs/a6_files.ipynb #a6000016
 def check_weights(

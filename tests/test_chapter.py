@@ -55,6 +55,7 @@ def test_every_list_has_the_chapter_in_its_place(book):
         assert len(added) == (2 if name == "_toc.yml" else 1)
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_house_name_what_is_left_to_write_and_nothing_else(book):
     result = run(book, "python", "-m", "pytest", "tests/test_house.py", "-m", "not slow")
     failed = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
@@ -64,6 +65,7 @@ def test_the_tests_of_the_house_name_what_is_left_to_write_and_nothing_else(book
         assert name in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tests",
     [
@@ -77,6 +79,7 @@ def test_its_own_tests_and_those_of_docs_and_notebooks_pass(book, tests):
     assert "passed" in result.stdout or "." in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

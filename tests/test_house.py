@@ -29,7 +29,7 @@ STILL_KNOW_A_MODEL: set[tuple[str, str]] = set()
 STILL_TWICE: set[str] = set()
 STILL_LONG: dict[str, int] = {}
 STILL_LARGE: dict[str, int] = {}
-STILL_MANY = {"files": 11}
+STILL_MANY: dict[str, int] = {}
 STILL_IN_ALL = 0
 STILL_UNLISTED: dict[str, set[str]] = {"README.md": set(), "index.md": set()}
 
@@ -39,7 +39,7 @@ MOST_NAMES = {
     "ar": 34, "leastsquares": 6, "tables": 4, "sources": 8, "data": 16, "tokens": 12, "encodings": 16, "micro": 22,
     "plots": 9, "training": 26, "runs": 16, "cli": 1, "workshop": 8, "rules": 24, "sampling": 24, "decoders": 4,
     "transformer": 18, "ngram": 20, "compression": 20, "objective": 20, "conformance": 4, "recurrent": 20,
-    "perplexity": 10, "guards": 12, "files": 10,
+    "perplexity": 10, "guards": 12, "files": 10, "steps": 14, "checkpoints": 10, "machines": 6,
 }  # fmt: skip
 OTHERWISE = 20  # a chapter to come
 # What users find in a module, wherever in the house it is made: only these may stand at a second door.
@@ -290,7 +290,9 @@ def test_a_module_shows_only_so_many_names():
 
 
 def test_the_library_shows_only_so_many_names():
-    shown = {name for room in PUBLIC.values() for name in room.exported}
+    # A chapter to come has names of its own.
+    rooms = [room for module, room in PUBLIC.items() if module in MOST_NAMES]
+    shown = {name for room in rooms for name in room.exported}
     assert len(shown) <= max(NAMES, STILL_IN_ALL)
     assert STILL_IN_ALL == 0 or len(shown) > NAMES, "the exception is no longer needed"
 
@@ -304,25 +306,16 @@ def test_a_module_and_a_class_have_only_so_many_lines():
 
 
 @pytest.mark.slow
-def test_types_hold_in_every_module_but_those_that_are_known_not_to_be_clean(tmp_path):
+def test_types_hold_in_every_module_and_none_is_left_out():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["tool"]["mypy"]
-    overrides = settings["overrides"]
-    (unclean,) = (part["module"] for part in overrides if part.get("ignore_errors"))
-    untyped = [name for part in overrides if "ignore_errors" not in part for name in part["module"]]
-    plain = {name: value for name, value in settings.items() if isinstance(value, bool)}
-    lines = ["[mypy]", *(f"{name} = {value}" for name, value in plain.items())]
-    lines += [
-        line for name in untyped for line in (f"[mypy-{name}]", "ignore_missing_imports = true")
-    ]
-    (tmp_path / "mypy.ini").write_text("\n".join(lines) + "\n")
-    command = ["mypy", "--config-file", tmp_path / "mypy.ini", "--cache-dir", tmp_path / "cache"]
-    program = Path(sys.executable).with_name(command.pop(0))
-    result = subprocess.run(
-        [program, *command, "-p", "arbook"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode in (0, 1), result
-    found = re.findall(r"^arbook/(\w+)\.py:\d+: error:", result.stdout, re.MULTILINE)
-    assert {f"arbook.{name}" for name in found} == set(unclean)
+    assert settings["check_untyped_defs"] and settings["packages"] == ["arbook"]
+    assert not any(part.get("ignore_errors") for part in [settings, *settings["overrides"]])
+    program = Path(sys.executable).with_name("mypy")
+    result = subprocess.run([program], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    for name, room in ROOMS.items():
+        bare = re.findall(r"#\s*type:\s*ignore(?!\[).*", room.source)
+        assert bare == [], f"{name}: an error that is let pass is named"
 
 
 # Its lists
