@@ -31,7 +31,7 @@ from arbook.workshop import (
 )
 
 if TYPE_CHECKING:
-    from arbook.data import Table
+    from arbook.tables import Table
     from arbook.objective import LanguageModel
     from arbook.perplexity import Score
     from arbook.tokens import Tokenizer
@@ -286,7 +286,7 @@ def as_options(message: str) -> str:
 
 def read_one_column(text: str, source: str, **options: Any) -> "Table":
     """Read one column of numbers from a text, or raise CommandError; options as of `arbook.data.read_table`."""
-    from arbook.data import read_table
+    from arbook.tables import read_table
 
     try:
         return read_table(text, source=source, one_column=True, **options)
@@ -369,7 +369,7 @@ def run_forecast(given: argparse.Namespace) -> None:
     if given.plot is not None:
         draw(given, table, columns, times, level)
     if given.output not in (None, "-"):
-        from arbook.tokens import write_atomically
+        from arbook.files import write_atomically
 
         n = len(table.values)
         rows = times or [str(i) for i in range(n + 1, n + given.horizon + 1)]
@@ -409,7 +409,7 @@ def draw(
     """Draw the end of the series and its forecast, in the terminal or as a file."""
     import shutil
 
-    from arbook.tokens import write_atomically
+    from arbook.files import write_atomically
     from arbook.workshop import svg_plot, terminal_plot
 
     n, drawn = len(table.values), min(len(table.values), max(60, 3 * given.horizon))
@@ -436,7 +436,7 @@ def draw(
 
 def check_forecast(given: argparse.Namespace) -> float | None:
     """Return the probability of the intervals (None: no intervals), or raise ValueError for a wrong option."""
-    from arbook.ar import as_count
+    from arbook.guards import as_count
 
     for name in ("order", "max_order", "horizon"):
         if getattr(given, name) is not None:
@@ -1014,7 +1014,7 @@ def deliver(
     **_: Any,
 ) -> None:
     """Write the result, and say how large both sides are."""
-    from arbook.tokens import write_atomically
+    from arbook.files import write_atomically
 
     rate = 8 * n_archive / n_bytes if n_bytes else math.inf
     about = {"file": given.file, "output": out, "model": given.model}

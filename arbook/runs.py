@@ -53,12 +53,12 @@ __all__ = ['PRESETS', 'Preset', 'run_preset', 'mark_ends', 'encode_parts', 'code
 _all_ = [load_model, recorded_model, save_model]
 
 # %% ../nbs/08b_runs.ipynb #157b597b
-# For each kind of model its class, and what makes a configuration from a vocabulary and settings.
-_MODELS: dict[str, tuple[Any, Callable[..., Any]]] = {
-    "gpt": (GPT, GPTConfig.modern),
-    "lstm": (LSTMLM, LSTMConfig),
-    "zaremba-medium": (LSTMLM, LSTMConfig.zaremba_medium),
-    "awd-lstm": (LSTMLM, LSTMConfig.awd),
+# For each kind of model its class, that of its configuration, and what makes one from a vocabulary and settings.
+_MODELS: dict[str, tuple[type[LanguageModel], Any, Callable[..., Any]]] = {
+    "gpt": (GPT, GPTConfig, GPTConfig.modern),
+    "lstm": (LSTMLM, LSTMConfig, LSTMConfig),
+    "zaremba-medium": (LSTMLM, LSTMConfig, LSTMConfig.zaremba_medium),
+    "awd-lstm": (LSTMLM, LSTMConfig, LSTMConfig.awd),
 }
 
 
@@ -95,12 +95,12 @@ class Preset:
 
     def build(self, vocab_size: int, generator: torch.Generator | None = None) -> LanguageModel:
         """Return the model, with new weights."""
-        make, configure = _MODELS[self.kind]
+        make, _, configure = _MODELS[self.kind]
         return make(configure(vocab_size, **self.model), generator=generator)
 
     def changed(self, settings: Mapping[str, Any]) -> Preset:
         """Return the same with other settings of model or training, by name."""
-        of_model = {f.name for f in fields(LSTMConfig if self.kind != "gpt" else GPTConfig)}
+        of_model = {f.name for f in fields(_MODELS[self.kind][1])}
         of_training = {f.name for f in fields(TrainConfig)} - set(_OF_RUN)
         of_model -= {"vocab_size"}
         if wrong := sorted(set(settings) - of_model - of_training):

@@ -188,13 +188,13 @@ def accumulate(
         count = sum(int((targets != IGNORE).sum()) for _, targets in pieces)
     if not count:
         raise ValueError("pieces must hold at least one target that is not ignored")
-    total = torch.zeros(())
+    parts: list[Tensor] = []
     for i, (inputs, targets) in enumerate(pieces):
         with pause() if i + 1 < len(pieces) else nullcontext():
             part = loss(inputs, targets) / count
             part.backward()
-        total = part.detach() + total.to(part)
-    return total
+        parts.append(part.detach())
+    return sum(parts[1:], parts[0])
 
 # %% ../nbs/08_steps.ipynb #aa5f981b
 def update(

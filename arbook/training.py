@@ -420,9 +420,10 @@ class Feed:
 class Carried:
     """The states that streams hand to the next step, one for each piece of this process's part of a batch."""
 
-    def __init__(self, n_pieces: int, team: Team):
-        self.n_pieces, self.team = n_pieces, team
-        self.states: list[Any] = [None] * n_pieces
+    def __init__(self, config: TrainConfig, team: Team):
+        self.n_pieces, self.team = config.accumulation, team
+        self.n_rows = config.batch_size // (team.size * config.accumulation)  # of a piece
+        self.states: list[Any] = [None] * self.n_pieces
 
     def begin(self) -> None:
         """Let all streams begin anew."""
@@ -441,7 +442,14 @@ class Carried:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of the whole batch, which all processes have to ask for."""
-        parts = zip(*map(state_tensors, self.states), strict=True)
+        pieces = list(map(state_tensors, self.states))
+        for t in (t for piece in pieces for t in piece):
+            if t.shape[:1] != (self.n_rows,):
+                raise TypeError(
+                    f"a state that is saved must have the batch as first axis of its tensors, "
+                    f"here {self.n_rows} rows; got shape {tuple(t.shape)}"
+                )
+        parts = zip(*pieces, strict=True)
         return {f"state.{i}": self.team.rows(torch.cat(part)) for i, part in enumerate(parts)}
 
     def put_back(self, saved: dict[str, Tensor], template: Any) -> None:
@@ -970,7 +978,7 @@ def training_loop(
     precision = choose_precision_and_reason(c.precision, model, team.device)
     place(loss, c, team)
     optimizers, mean = make_optimizers(model, c), Mean(model, c)
-    carried, clock = Carried(c.accumulation, team), Clock()
+    carried, clock = Carried(c, team), Clock()
     log = Log(c, team, clock, c.batch_size * T, notify)
     checkpoint = Checkpoint(model, c, feed)
     with closing(log), closing(checkpoint):

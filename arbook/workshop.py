@@ -110,7 +110,7 @@ def plan(
     ValueError
         If the text is too short, or `tokens` or `minutes` are not among what is allowed.
     """
-    from arbook.ar import as_number
+    from arbook.guards import as_number
     from arbook.data import Splits
     from arbook.runs import Preset
 
@@ -235,7 +235,7 @@ def make_plan(
     """
     import hashlib
 
-    from arbook.tokens import write_atomically
+    from arbook.files import write_atomically
     from arbook.runs import Preset
     from arbook.machines import choose_device
 
@@ -401,7 +401,7 @@ def train_text(
     from contextlib import nullcontext
 
     from arbook.runs import run_preset
-    from arbook.transformer import read_json
+    from arbook.files import read_json
 
     out, there = Path(out), (Path(out) / PLAN).exists()
     about: dict[str, Any] = {"tokens": tokens, "minutes": minutes, "seed": seed, "device": device}
@@ -452,7 +452,7 @@ def find_folder(name: str) -> Path:
     """Return the folder of a model: one on this disk, or one of the hub's cache, filled if need be."""
     if Path(name).is_dir():
         return Path(name)
-    from arbook.transformer import find_checkpoint
+    from arbook.files import find_checkpoint
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -468,7 +468,8 @@ def find_folder(name: str) -> Path:
 def load_folder(folder: Path) -> "tuple[LanguageModel, Tokenizer]":
     """Return model and tokenizer of a folder, or raise ValueError if they are not there or do not fit."""
     from arbook.checkpoints import BEST, load_best, load_model
-    from arbook.transformer import CHECKPOINT_FILES, GPT, read_json
+    from arbook.files import CHECKPOINT_FILES, read_json
+    from arbook.transformer import GPT
 
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     inner = folder / "model" if (folder / "model").is_dir() else folder

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from arbook.tokens import write_atomically
+from arbook.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 

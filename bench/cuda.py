@@ -37,7 +37,7 @@ from arbook import machines, objective, runs, steps, training
 from arbook.runs import as_setting
 from arbook.objective import LanguageModel, autoregressive_loss
 from arbook.recurrent import LSTMLM, LSTMConfig
-from arbook.tokens import write_atomically
+from arbook.files import write_atomically
 from arbook.training import TrainConfig, train
 from arbook.transformer import GPT, GPTConfig, to_gpt2_config
 from torch import Tensor

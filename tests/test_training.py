@@ -46,6 +46,10 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import (
+    Memory,
+    Own,
+    OwnConfig,
+    own,
     SOLO,
     TEXT,
     Table,
@@ -898,6 +902,7 @@ def test_runs_killed_at_random_moments_end_in_the_same_bits(tmp_path):
 WORKER = """
 import functools, json, sys, numpy as np, torch
 torch.set_num_threads(1)
+from tiny import Own, OwnConfig
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.cli import main
 from arbook.training import TrainConfig, train
@@ -912,6 +917,8 @@ for name, case in json.loads(sys.argv[2]).items():
         make, settings = GPT, GPTConfig.modern(11, 8, 20, 2, 2)
         if case.get("order") == "stream":
             make, settings = LSTMLM, LSTMConfig(11, n_embd=6, n_hidden=8)
+        if name.startswith("own"):
+            make, settings = Own, OwnConfig(11)
         model = make(settings, generator=torch.Generator().manual_seed(0))
         config = TrainConfig(batch_size=8, lr=1e-3, log_every=1, eval_every=5, device="cpu",
                              progress=False, checkpoint_dir=f"{folder}/{name}", **case | call)
@@ -920,14 +927,16 @@ sys.exit(main(["train", "--preset", "tiny", "--device", "cpu", "--out", f"{folde
 """
 
 
+PATHS = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # the library, and `tiny`
+
+
 def run_pair(folder: Path, cases: dict) -> str:
     """Let torchrun start two processes for all cases, and return what they print."""
     (folder / "worker.py").write_text(WORKER)
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     process = subprocess.Popen(
         [*program, str(folder / "worker.py"), str(folder), json.dumps(cases)],
-        env=os.environ
-        | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
+        env=os.environ | {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -988,6 +997,9 @@ def pair(tmp_path_factory) -> Path:
         "stream stopped": base | STREAM | {"calls": STOP_AND_GO_ON},
         "stream half": base | STREAM | half,
         "divided compiled": base | {"sharded": True, "compile": True},
+        "own": base | {"accumulation": 2, "block_size": 8},
+        "own divided": divided | {"accumulation": 2, "block_size": 8},
+        "own divided stream": divided | STREAM | SGD,
     }
     (folder / "output.txt").write_text(run_pair(folder, cases))
     return folder
@@ -1022,6 +1034,86 @@ def test_divided_parameters_are_averaged_and_states_carried_as_whole_ones_are(pa
     tensors = load_run(pair / "divided stream" / CHECKPOINT)[0]
     for name, p in alone.model.named_parameters():  # which hold the mean in the end
         assert (tensors[f"mean.{name}"] - p).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("own", {"block_size": 8}),
+        ("own divided", {"block_size": 8}),
+        ("own divided stream", STREAM),
+    ],
+)
+def test_two_processes_train_a_model_that_the_library_does_not_know(pair, name, options):
+    """In windows and in streams, its parameters divided or not, stopped and resumed."""
+    sgd = SGD if "stream" in name else {}
+    alone = train_alone(own().double(), **options, **sgd)
+    lines = [json.loads(x) for x in (pair / name / LOG).read_text().splitlines()]
+    assert lines[0]["processes"] == 2 and lines[0]["config"]["sharded"] == ("divided" in name)
+    for kind in ("loss", "val_loss", "grad_norm"):
+        together = [x[kind] for x in lines if kind in x]
+        assert np.allclose(together, alone.curve(kind)[1], rtol=0, atol=1e-12)
+    best = own(seed=5).double()
+    assert abs(load_best(best, pair / name) - alone.best_val_loss) < 1e-12
+
+
+@pytest.mark.parametrize("stop", [3, 8, 10])
+@pytest.mark.parametrize("order", ["random", "stream"])
+def test_a_model_that_the_library_does_not_know_resumes_bit_for_bit(
+    tmp_path, order, stop, monkeypatch
+):
+    """Its state is a named tuple with a tuple inside; saved and loaded, it is the same function."""
+    config = stream_config(order=order, accumulation=2, average_fraction=0.3, eval_every=3)
+    through = train(own(), TEXT, TEXT[:60], config)
+    config = dataclasses.replace(config, checkpoint_dir=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "is_late", lambda step, *_: step == stop)
+        assert train(own(), TEXT, TEXT[:60], config).steps == stop
+    again = train(own(seed=9), TEXT, TEXT[:60], dataclasses.replace(config, accumulation=2))
+    assert again.resumed_from == stop and same_weights(through.model, again.model)
+    for name in ("loss", "val_loss", "lr", "grad_norm"):
+        assert through.curve(name) == again.curve(name)
+    save_model(again.model, tmp_path / "model")
+    found = load_model(tmp_path / "model")
+    assert type(found) is type(again.model) and found.config == again.model.config
+    assert same_weights(found, through.model)
+    carry = order == "stream"
+    losses = [evaluate(m, TEXT, block_size=12, carry=carry) for m in (found, through.model)]
+    assert losses[0] == losses[1]
+
+
+def test_a_state_that_cannot_be_saved_is_named_when_it_should_be(tmp_path):
+    class LayersFirst(Own):
+        """As PyTorch's own layers have it: (L, B, C)."""
+
+        def init_state(self, batch_size):
+            return self.head.weight.new_zeros(self.config.n_layer, batch_size, self.config.width)
+
+        def step(self, ids, state):
+            zeros = torch.zeros(len(ids), device=ids.device)
+            logits, memory = super().step(ids, Memory(tuple(state), zeros))
+            return logits, torch.stack(memory.layers)
+
+    class Counts(Own):
+        """With a number that is no tensor."""
+
+        def init_state(self, batch_size):
+            return (super().init_state(batch_size), 0)
+
+        def step(self, ids, state):
+            logits, memory = super().step(ids, state[0])
+            return logits, (memory, state[1] + 1)
+
+    config = stream_config(3)
+    for kind, message in (
+        (LayersFirst, r"batch as first axis .* got shape \(2, 4, 6\)"),
+        (Counts, "got int"),
+    ):
+        model = kind(OwnConfig(V), generator=rng())
+        assert train(model, TEXT, None, config).finished  # as long as nothing is saved
+        model = kind(OwnConfig(V), generator=rng())
+        with pytest.raises(TypeError, match=f"a state that is saved must .*{message}"):
+            train(model, TEXT, None, dataclasses.replace(config, checkpoint_dir=tmp_path))
 
 
 @pytest.mark.parametrize("name", ["stream", "stream stopped"])
@@ -1084,7 +1176,12 @@ def test_if_one_process_dies_the_other_ends_with_an_error(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    shared = os.environ | {
+        "PYTHONPATH": PATHS,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+    }
     case = json.dumps({"endless": {"max_steps": 10**6, "dtype": "float32"}})
     first, second = (
         subprocess.Popen(

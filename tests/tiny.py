@@ -1,5 +1,8 @@
 """Small models, texts and settings that the tests of training share."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from arbook.machines import Team
@@ -7,7 +10,7 @@ from arbook.objective import LanguageModel
 from arbook.recurrent import LSTMLM, LSTMConfig
 from arbook.training import TrainConfig
 from arbook.transformer import GPT, GPTConfig
-from torch import nn
+from torch import Tensor, nn
 
 V = 11
 TEXT = np.random.default_rng(0).integers(0, V, 400)
@@ -62,3 +65,70 @@ class Table(LanguageModel):
 
     def forward(self, ids):
         return self.table(ids)
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    """Of a model that no module of the library knows."""
+
+    vocab_size: int
+    width: int = 6
+    n_layer: int = 2
+
+
+class Memory(NamedTuple):
+    """Its state: what each layer remembers, and how many tokens were read, (B, ...) each."""
+
+    layers: tuple[Tensor, ...]
+    read: Tensor
+
+
+class Leak(nn.Module):
+    """A layer that forgets a part of what it remembers at each token."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mix, self.rate = nn.Linear(width, width), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        rows = []
+        for new in self.mix(x).tanh().unbind(1):
+            h = h.lerp(new, self.rate.sigmoid())
+            rows.append(h)
+        return torch.stack(rows, dim=1), h  # (B, t, C), (B, C)
+
+
+class Own(LanguageModel):
+    """A reader's model: a stack of leaky layers, which also sees how long the text is."""
+
+    def __init__(self, config: OwnConfig, generator: torch.Generator | None = None):
+        super().__init__()
+        self.config, self.vocab_size = config, config.vocab_size
+        self.table = nn.Embedding(config.vocab_size, config.width)
+        self.stack = nn.ModuleList(Leak(config.width) for _ in range(config.n_layer))
+        self.head = nn.Linear(config.width, config.vocab_size)
+        for p in self.parameters():
+            nn.init.normal_(p, std=0.3, generator=generator)
+
+    def init_state(self, batch_size):
+        zeros = self.head.weight.new_zeros
+        layers = tuple(zeros(batch_size, self.config.width) for _ in self.stack)
+        return Memory(layers, zeros(batch_size))
+
+    def step(self, ids, state):
+        count = state.read[:, None] + torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        x, layers = self.table(ids) + torch.cos(count)[..., None], []
+        for layer, h in zip(self.stack, state.layers, strict=True):
+            x, h = layer(x, h)
+            layers.append(h)
+        return self.head(x), Memory(tuple(layers), count[:, -1])
+
+    def forward(self, ids):
+        return self.step(ids, self.init_state(len(ids)))[0]
+
+    def parts(self):
+        return list(self.stack)
+
+
+def own(seed: int = 0) -> Own:
+    return Own(OwnConfig(V), generator=rng(seed))
