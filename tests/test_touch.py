@@ -1,5 +1,8 @@
 """Things to touch, and pictures of ideas: one helper, tested with a small interaction that is made for it."""
 
+import io
+import re
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,6 +10,8 @@ from pathlib import Path
 import pictures
 import pytest
 from conftest import ROOT
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
 
 PAGE = """<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>Tiny</title>
 <meta name="viewport" content="width=device-width">
@@ -231,6 +236,53 @@ def test_a_style_is_written_once(folder):
     once = file.read_text("utf8")
     pictures.give_style(folder / "pictures")
     assert file.read_text("utf8") == once and once.count("<style>") == 1
+
+
+@pytest.fixture
+def build(folder, tmp_path):
+    """Build a site of two pages, of which one has an interaction; the pages, and what the build warned of."""
+
+    def build(scripts=("touch.js", "touch-tiny.js"), figure=FIGURE) -> tuple[str, str, str]:
+        source = tmp_path / "source"
+        shutil.copytree(folder / "pictures", source / "pictures")
+        (source / "_static").mkdir()
+        for script in scripts:
+            (source / "_static" / script).write_text("", "utf8")
+        (source / "index.md").write_text("# One\n\n```{toctree}\ntwo\n```\n", "utf8")
+        (source / "two.md").write_text(f"# Two\n\n{figure}\n\nText\n", "utf8")
+        warnings = io.StringIO()
+        settings = {
+            "extensions": ["myst_parser", "pictures"],
+            "html_static_path": ["_static"],
+            "html_js_files": ["other.js", *scripts],  # as Jupyter Book finds them
+        }
+        html = tmp_path / "html"
+        app = Sphinx(source, None, html, tmp_path, "html", settings, None, warnings)
+        app.build()
+        pages = [(html / f"{name}.html").read_text("utf8") for name in ("index", "two")]
+        return *pages, warnings.getvalue()
+
+    with docutils_namespace():
+        yield build
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_a_page_loads_the_scripts_of_what_it_shows_and_no_others(build):
+    one, two, warned = build()
+    assert "touch" not in one and "other.js" in one and "other.js" in two
+    scripts = re.findall(r'<script\b([^>]*)src="_static/(touch[\w-]*\.js)', two)
+    assert [name for _, name in scripts] == ["touch.js", "touch-tiny.js"]
+    assert all("defer" in how for how, _ in scripts)
+    assert 'aria-label="A still &amp; its dot"' in two and "pictures/still.svg" not in two
+    assert not warned
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_a_missing_script_or_picture_is_a_warning(build):
+    figure = FIGURE.replace("still.svg", "stil.svg")
+    _, _, warned = build(scripts=("touch.js",), figure=figure)
+    assert "touch-tiny.js is missing" in warned
+    assert "a picture is missing" in warned and "stil.svg" in warned
 
 
 PICTURES = sorted((ROOT / "nbs" / "pictures").glob("*.svg"))
