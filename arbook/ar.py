@@ -19,10 +19,7 @@ from numpy.exceptions import RankWarning
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
-from .guards import NotFittedError as NotFittedError
-from .guards import as_choice, as_rng
-from .guards import as_count as as_count
-from .guards import as_number as as_number
+from .guards import NotFittedError, as_choice, as_count, as_number, as_rng
 from arbook.leastsquares import (
     EPS,
     Fit,

@@ -371,7 +371,7 @@ def score_tokens(
     vocab_size, eos_id
         As for `count_ngrams`.
     log_base : float, optional
-        As for `back_off`.
+        What every context backs off to; the next lower order if None.
 
     Returns
     -------
@@ -535,7 +535,7 @@ def next_log_probs(
     last : int, optional
         How many positions; all if not given.
     log_base : float, optional
-        As for `back_off`.
+        As for `score_tokens`.
 
     Returns
     -------
@@ -554,7 +554,8 @@ def next_log_probs(
 class BackOffLM(LanguageModel):
     """A table of n-grams as a language model: everything but where the table comes from.
 
-    Its logits are natural log-probabilities in float64, on the device of the ids; it has no parameters.
+    Its logits are natural log-probabilities in float64, on the device of the ids; it has no parameters. A subclass
+    says where the table comes from: its `fit` fills `levels`.
 
     Parameters
     ----------

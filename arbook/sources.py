@@ -157,10 +157,8 @@ class MarkovSource:
             The source of randomness, or a seed.
         alphabet : str or sequence of str, optional
         """
-        n_symbols, n_successors = (
-            as_count(n_symbols, "n_symbols"),
-            as_count(n_successors, "n_successors"),
-        )
+        n_symbols = as_count(n_symbols, "n_symbols")
+        n_successors = as_count(n_successors, "n_successors")
         if n_successors > n_symbols:
             raise ValueError(f"n_successors must be at most {n_symbols}, got {n_successors}")
         rng = as_rng(rng)

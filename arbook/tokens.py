@@ -23,12 +23,8 @@ from numpy.typing import ArrayLike
 from tokenizers import Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as _RustTokenizer
 
-from .files import naming_file as naming_file
-from .files import open_atomically as open_atomically
-from .files import write_atomically as write_atomically
-from .guards import as_choice, as_count
-from .guards import as_ids as as_ids
-from .guards import as_text as as_text
+from .files import write_atomically
+from .guards import as_choice, as_count, as_ids, as_text
 
 # %% auto #0
 __all__ = ['SPLITS', 'BYTE_CHARS', 'make_pairs', 'Corpus', 'Vocab', 'ids_from_slots', 'slots_from_ids', 'Tokenizer',

@@ -11,6 +11,7 @@ import tomllib
 import pytest
 import yaml
 from conftest import ROOT
+from test_house import GRAPH
 
 SETTINGS = configparser.ConfigParser(interpolation=None)
 SETTINGS.read_string((ROOT / "settings.ini").read_text("utf8"))
@@ -61,17 +62,23 @@ def test_the_page_names_files_and_commands_that_exist():
         assert (ROOT / f"{name.replace('.', '/')}.py").exists(), name
 
 
-def test_the_picture_of_the_house_shows_modules_and_no_others():
-    picture = re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1]
-    drawn = {line[:72].rstrip() for line in picture.splitlines()}
-    words = set(
-        re.findall(
-            r"\b[a-z]+\b", " ".join(re.split(r" {6,}(?=[a-z ,']+$)", line)[0] for line in drawn)
-        )
-    )
-    modules = {path.stem for path in (ROOT / "arbook").glob("[a-z]*.py")}
-    assert words - modules <= {"your", "own"}
-    assert {"guards", "files", "objective", "training", "sampling", "cli"} <= words
+def storeys(picture: str) -> list[set[str]]:
+    """The rooms on each line of the picture, from above; what stands far to the right says what they are for."""
+    lines = [line[:56] for line in picture.splitlines()]
+    return [set(re.findall(r"[a-z]+", line)) for line in lines if re.search("[a-z]", line)]
+
+
+def wrong_in(rooms: list[set[str]], graph: dict[str, set[str]]) -> set[tuple[str, str]]:
+    """The imports that lead up in a picture."""
+    floor = {name: number for number, names in enumerate(rooms) for name in names}
+    return {(name, other) for name in graph for other in graph[name] if floor[other] < floor[name]}
+
+
+def test_the_picture_of_the_house_shows_every_room_once_and_nobody_imports_from_above():
+    rooms = storeys(re.search(r"```text\n(.*?)```", PAGE, re.DOTALL)[1])
+    graph = {name: imported for name, imported in GRAPH.items() if name != "__main__"}
+    assert sorted(name for names in rooms for name in names) == sorted(graph)
+    assert wrong_in(rooms, graph) == set()
 
 
 @needs_clone
@@ -181,6 +188,14 @@ def test_every_script_and_folder_that_a_workflow_runs_exists():
 
 
 # Wrong examples
+
+
+def test_an_import_from_above_is_found_in_a_picture():
+    picture = "  cli        the command of all\n  ar ── leastsquares     series\n"
+    rooms = storeys(picture.replace("the", " " * 50 + "the").replace("series", " " * 40 + "series"))
+    assert rooms == [{"cli"}, {"ar", "leastsquares"}]
+    assert wrong_in(rooms, {"cli": {"ar"}, "ar": {"leastsquares"}}) == set()
+    assert wrong_in(rooms, {"ar": {"cli"}}) == {("ar", "cli")}
 
 
 def test_a_job_that_does_not_wait_is_found():

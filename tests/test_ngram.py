@@ -1145,3 +1145,22 @@ def test_contexts_without_an_ngram_are_told_apart():
     third = list(ngram.follow(levels, ids, 7, EOS))[1]
     assert third[3][0, 0] == ABSENT and third[3][0, 4] == ABSENT and third[3][0, 5] == UNSEEN
     assert third[3][0, 2] >= 0
+
+
+def test_a_table_of_levels_is_a_whole_model_wherever_it_comes_from():
+    class Given(ngram.BackOffLM):
+        """A table that somebody else has estimated."""
+
+        def fit(self, levels):
+            self.levels = tuple(levels)
+            return self
+
+    counted = NGramLM(3, vocab_size=7, eos_id=EOS).fit(STREAM)
+    table = Given(3, vocab_size=7, eos_id=EOS)
+    ids = torch.tensor(STREAM)[None]
+    with pytest.raises(NotFittedError, match="this Given is not fitted yet"):
+        table(ids)
+    table.fit(counted.levels)
+    assert torch.equal(table(ids), counted(ids))
+    assert np.array_equal(table.sentence_log_prob(STREAM), counted.sentence_log_prob(STREAM))
+    assert max(conformance.check_conformance(table).values()) < 1e-12
