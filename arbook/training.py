@@ -1004,6 +1004,7 @@ def training_loop(
         clock.restart()
         while True:
             done, fresh = step == c.max_steps, step > start
+
             # Evaluate
             due = step == 0 or (fresh and (done or is_due(step, c.eval_every)))
             if due and validation.ids is not None:
@@ -1012,6 +1013,7 @@ def training_loop(
                     log.write({"event": "eval", "step": step, "val_loss": val_loss})
                     validation.offer(step, val_loss)
                 clock.restart()
+
             # Save
             due = fresh and (done or late or is_due(step, c.checkpoint_every))
             if due and checkpoint.folder is not None:
@@ -1023,6 +1025,7 @@ def training_loop(
                 clock.restart()
             if done or late:
                 break
+
             # Step
             seed_dropout(step_seed(c.seed, step, 1 + team.rank), team.device)
             if feed.begins_anew(step):
@@ -1036,6 +1039,7 @@ def training_loop(
                 )
             step += 1
             mean.update(step)
+
             # Log
             log.note(step, found, as_whole(norm), lr)
             late = is_late(step, c, team, clock, stop)
