@@ -136,7 +136,7 @@ def arrows(rooms: dict[str, Room], front: dict[str, str]) -> dict[str, set[str]]
 
 
 def floors_of(toc: dict, modules: dict[str, str]) -> dict[str, int]:
-    """The floor of each module: the number of its chapter; 0 for the appendix, which is the ground."""
+    """The floor of each module: the number of its chapter; 0 for pages without a number, the ground."""
     floors, number = {}, 0
     for part in toc["parts"]:
         for chapter in part["chapters"]:
@@ -502,20 +502,24 @@ SMALL = {
     "parts": [
         {"chapters": [{"file": "nbs/notation"}]},
         {"numbered": True, "chapters": [{"file": "nbs/01", "sections": [{"file": "nbs/01b"}]}, {"file": "nbs/02"}]},
-        {"chapters": [{"file": "nbs/a1"}, {"file": "nbs/a2"}]},
+        {"chapters": [{"file": "nbs/a1"}]},
+        {"numbered": True, "chapters": [{"file": "nbs/03"}]},
+        {"chapters": [{"file": "nbs/a2"}]},
     ]
 }  # fmt: skip
 
 
-def test_floors_are_chapters_and_the_appendix_is_the_ground():
+def test_floors_are_chapters_and_pages_without_a_number_are_the_ground():
     modules = {
         "nbs/01": "ar",
         "nbs/01b": "leastsquares",
         "nbs/02": "tokens",
         "nbs/a1": "files",
+        "nbs/03": "encodings",
         "nbs/a2": "plots",
     }
     floors = floors_of(SMALL, modules)
+    assert floors.pop("encodings") == 3
     assert floors == {"ar": 1, "leastsquares": 1, "tokens": 2, "files": 0, "plots": 0}
     allowed = {
         "ar": {"leastsquares", "files"},

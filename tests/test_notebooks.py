@@ -84,7 +84,7 @@ def test_a_text_that_may_be_missing_has_two_fallbacks_and_is_shown_where_it_is_l
 
 @pytest.mark.slow
 @pytest.mark.parametrize("corpora", [True, False], ids=["with corpora", "without"])
-@pytest.mark.parametrize("name", ["02_tokens", "a1_data", "a4_autodiff"])
+@pytest.mark.parametrize("name", ["02_tokens", "a1_data", "a4_autodiff", "a4b_pytorch"])
 def test_a_notebook_runs_from_top_to_bottom_outside_the_book(name, corpora, tmp_path, monkeypatch):
     shutil.copy(ROOT / "nbs" / f"{name}.ipynb", tmp_path)
     if not corpora:
@@ -100,3 +100,10 @@ def test_a_notebook_runs_from_top_to_bottom_outside_the_book(name, corpora, tmp_
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=600, resources=resources).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_the_program_of_fifteen_lines_has_fifteen():
+    path = ROOT / "nbs" / "a4b_pytorch.ipynb"
+    (program,) = (code for code in sources(path, "code") if "class Line" in code)
+    lines = [line for line in program.splitlines() if line.strip() and not line.startswith("#|")]
+    assert len(lines) == 15
