@@ -244,7 +244,7 @@ GRAPH = arrows(ROOMS, FRONT)
 
 
 def exports(path: Path) -> str | None:
-    """The module that a notebook exports."""
+    """The module that a notebook exports; an idea page exports none."""
     cells = json.loads(path.read_text("utf8"))["cells"]
     text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     found = re.search(r"^#\| default_exp (\w+)$", text, re.MULTILINE)
@@ -252,7 +252,11 @@ def exports(path: Path) -> str | None:
 
 
 PAGES = {f"nbs/{path.stem}": exports(path) for path in sorted((ROOT / "nbs").glob("*.ipynb"))}
-FLOORS = floors_of(TOC, PAGES) | {"__main__": 0}
+MODULES = {page: module for page, module in PAGES.items() if module}
+FLOORS = floors_of(TOC, MODULES) | {"__main__": 0}
+NUMBERS = floors_of(
+    TOC, {page: page for page in PAGES}
+)  # of the chapter that a page belongs to, or 0
 
 
 def in_toc(kind: str) -> list[str]:
@@ -364,9 +368,15 @@ def test_a_type_checker_that_is_silenced_is_found(text, found):
 # Its lists
 
 
-def test_every_notebook_makes_one_module_and_stands_in_the_table_of_contents():
+def test_every_notebook_stands_in_the_table_of_contents_and_every_module_has_one_notebook():
     assert sorted(in_toc("nbs")) == sorted([*PAGES, "nbs/notation"])
-    assert sorted(PAGES.values()) == sorted(PUBLIC)
+    assert sorted(MODULES.values()) == sorted(PUBLIC)
+
+
+def test_a_notebook_without_a_module_exports_nothing():
+    """Cells of an idea page that were meant for the library would be lost without a word."""
+    for page in PAGES.keys() - MODULES.keys():
+        assert "#| export" not in (ROOT / f"{page}.ipynb").read_text("utf8"), page
 
 
 def test_every_module_has_its_page_in_the_reference():
@@ -417,14 +427,14 @@ def test_the_front_page_lists_every_chapter_in_the_order_of_the_book():
     assert len(named) == len(set(named))
     listed = {chapter_of[page] for page in named}
     assert set(chapter_of.values()) - listed == STILL_UNLISTED["index.md"]
-    numbered = [page for page in chapter_of if FLOORS[PAGES[page]]]
+    numbered = [page for page in chapter_of if NUMBERS[page]]
     assert [p for p in named if p in numbered] == [p for p in numbered if p in named]
 
 
 def test_the_front_page_counts_chapters_as_the_book_does():
     text = (ROOT / "index.md").read_text("utf8")
     numbers = {page: int(n) for n, page in re.findall(r"\{doc\}`(\d+) [^<`]+ <(nbs/\w+)>`", text)}
-    assert numbers == {page: FLOORS[PAGES[page]] for page in numbers}
+    assert numbers == {page: NUMBERS[page] for page in numbers}
     assert len(numbers) == max(FLOORS.values())
 
 
