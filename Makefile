@@ -28,7 +28,7 @@ SOURCES := _config.yml _toc.yml settings.ini references.bib $(filter-out README.
 
 .DEFAULT_GOAL := book
 .DELETE_ON_ERROR:
-.PHONY: help book serve lab test export chapter lint bench clean
+.PHONY: help book serve lab test export chapter budgets lint bench clean
 
 help:  ## list the commands
 	@sed -n 's/^\([a-z]*\):.*##\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -68,6 +68,9 @@ chapter: $(VENV)/.installed  ## begin a chapter: make chapter NAME=diffusion TIT
 	@$(BIN)/python _ext/chapter.py $(NAME) $(if $(TITLE),"$(TITLE)")
 	@$(BIN)/nbdev_export
 	@echo "Write what is marked TO WRITE; make test TESTS=tests/test_house.py names what is left."
+
+budgets: book  ## what each page asks of its reader, and how much it may
+	PYTHONPATH=_ext:_ext/nbdev-book $(BIN)/python -m budgets
 
 lint: $(VENV)/.installed  ## check style, spelling, types, and that notebooks and library agree
 	$(BIN)/ruff check .

@@ -96,9 +96,10 @@ REFERENCE = "# `arbook.{name}`\n\n```{{eval-rst}}\n.. nbdev-module:: arbook.{nam
 
 
 def exported(notebook):
-    """The module that a notebook exports."""
+    """The module that a notebook exports; an idea page exports none."""
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    return next(filter(None, (re.match(r"#\| default_exp (\w+)$", code) for code in cells)))[1]
+    found = filter(None, (re.match(r"#\| default_exp (\w+)$", code) for code in cells))
+    return next((match[1] for match in found), None)
 
 
 def after(text, pattern, line):
@@ -142,7 +143,8 @@ def begin(root, name, title):
             f"NAME must be a word in small letters that Python takes as a name, got {name!r}"
         )
     notebooks = {path.stem: json.loads(path.read_text("utf8")) for path in root.glob("nbs/*.ipynb")}
-    modules = {stem: exported(notebook) for stem, notebook in notebooks.items()}
+    made = {stem: exported(notebook) for stem, notebook in notebooks.items()}
+    modules = {stem: module for stem, module in made.items() if module}
     if name in modules.values():
         raise ValueError(f"NAME must be new: there is a module {name!r} already")
     chapters = sorted(stem for stem in modules if re.match(r"\d\d", stem))

@@ -1143,8 +1143,8 @@ def tell_run(given: argparse.Namespace, record: dict[str, Any], by: str | None) 
         saved = f"{given.out} can be used: arbook sample --model {given.out}"
         return f"stopped{f' by {by}' if by else ''} after {text}; the same command goes on; {saved}"
     if "held_out" not in record:
-        lines = [f"done: {text}; next: arbook sample --model {given.out}"]
-        return "\n".join(lines if given.quiet else [*lines, *tell_scores(record)])
+        scores = [] if given.quiet else tell_scores(record)
+        return "; ".join([f"done: {text}", *scores, f"next: arbook sample --model {given.out}"])
     if given.quiet:
         return f"done: {text}; next: arbook sample --model {given.out}"
     uses = ("chat", "sample --prompt 'The '", "perplexity OTHER.txt", "compress OTHER.txt")

@@ -189,6 +189,10 @@ class Bounds:
     maximum: float = np.inf
     below: float = np.inf
 
+    def __repr__(self) -> str:
+        given = [f"{name}={bound:g}" for name, bound in vars(self).items() if np.isfinite(bound)]
+        return f"Bounds({', '.join(given)})"
+
 
 Count = Annotated[int, Bounds(minimum=1)]
 
@@ -199,8 +203,12 @@ Guard = Callable[[Any, str], Any]
 def guard_of(hint: Any, bounds: Bounds | None = None) -> Guard | None:
     """Return the function that checks what an annotation says, or None if it says nothing that is known here."""
     if get_origin(hint) is Annotated:
-        found = [part for part in hint.__metadata__ if isinstance(part, Bounds)]
-        return guard_of(hint.__origin__, found[0] if found else bounds)
+        for part in hint.__metadata__:
+            if isinstance(part, Bounds):
+                return guard_of(hint.__origin__, part)
+            if callable(part):
+                return part
+        return guard_of(hint.__origin__, bounds)
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         guard = guard_of(kinds[0], bounds) if len(kinds) == 1 < len(get_args(hint)) else None
@@ -227,7 +235,7 @@ class Checked:
     """Base of dataclasses that check their fields when they are made, by the annotations of the fields.
 
     What is stored is what the guards return: a float of NumPy becomes one of Python. A subclass says in `check` how its
-    fields have to fit together. A field with `init=False` or a type that no guard knows is left alone.
+    fields have to fit together. A field of a type that no guard knows is left alone.
 
     Raises
     ------

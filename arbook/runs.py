@@ -291,7 +291,7 @@ def _describe(preset: Preset, tokenizer: Tokenizer, out: Path, *, anew: bool) ->
 
 # %% ../nbs/08b_runs.ipynb #509dee65
 #| code-fold: true
-#| code-summary: Code of its parts
+#| code-summary: Code of signals, and of units
 @contextmanager
 def _noted_signals(wanted: bool = True) -> Iterator[list[str]]:
     """Note the names of SIGINT, which is Ctrl-C, and SIGTERM instead of ending; a second one of a kind ends as usual.
@@ -362,7 +362,7 @@ def encode_parts(parts: data.Splits, unit: str) -> tuple[Tokenizer, dict[str, np
 
 # %% ../nbs/08b_runs.ipynb #573ab599
 #| code-fold: true
-#| code-summary: Code of its parts
+#| code-summary: Code of what a record says
 def text_hashes(parts: data.Splits) -> dict[str, str]:
     """Return the SHA-256 of each part of a text."""
     texts = {name: getattr(parts, name) for name in ("train", "valid", "test")}
@@ -444,7 +444,7 @@ def about_run(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
 
 # %% ../nbs/08b_runs.ipynb #fc34cf8b
 #| code-fold: true
-#| code-summary: Code of its parts
+#| code-summary: Code of where a run was
 def code_revision() -> str:
     """Return the git revision of a checkout that holds this library, else the version of the library."""
     root = Path(str(resources.files("arbook"))).parent
@@ -475,7 +475,7 @@ _WORDS = {"True": True, "False": False, "None": None}  # as Python writes what J
 
 # %% ../nbs/08b_runs.ipynb #f1d94265
 #| code-fold: true
-#| code-summary: Code of its parts
+#| code-summary: Code of settings
 def as_setting(text: str) -> tuple[str, Any]:
     """Return the name and the value of a setting that is written as NAME=VALUE."""
     name, sign, value = text.partition("=")
@@ -488,7 +488,7 @@ def as_setting(text: str) -> tuple[str, Any]:
     except ValueError:
         return name, value
 
-# %% ../nbs/08b_runs.ipynb #6721f441
+
 MAX_RECORD_BYTES = 8_000_000
 
 # %% ../nbs/08b_runs.ipynb #1a57c84d

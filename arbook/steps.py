@@ -400,7 +400,7 @@ def evaluate(
 
 # %% ../nbs/08_steps.ipynb #2e917778
 #| code-fold: true
-#| code-summary: Code of its parts
+#| code-summary: Code of the loss of a window
 class WindowLoss(nn.Module):
     """The summed loss of a window, as a module, which is what data parallelism and the compiler ask for.
 
@@ -452,7 +452,7 @@ def as_text_ids(
 
 # %% ../nbs/08_steps.ipynb #841375fa
 #| code-fold: true
-#| code-summary: Code of its parts
+#| code-summary: Code of windows that cover a text
 def text_windows(
     ids: Tensor | np.ndarray, block_size: int, batch_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -469,7 +469,7 @@ def text_windows(
 
 # %% ../nbs/08_steps.ipynb #71d6bc8a
 #| code-fold: true
-#| code-summary: Code of its parts
+#| code-summary: Code of shares and sums
 def own_share(batches: Iterable[Batch], rank: int, size: int) -> Iterator[Batch]:
     """Deal batches out to several processes. All get equally many: who gets none has one without targets that count."""
     batches = iter(batches)

@@ -31,9 +31,12 @@ from arbook.checkpoints import (
     divided_like,
     fingerprint,
     is_fingerprint,
+    load_model,
     load_run,
     lock_folder,
     put_back,
+    recorded_model,
+    save_model,
     save_run,
     state_from,
     state_tensors,
@@ -72,8 +75,34 @@ from arbook.steps import (
     update,
 )
 
+# What users look for here, wherever it is made.
+_all_ = [load_model, recorded_model, save_model]
+
 # %% auto #0
-__all__ = ['TrainConfig', 'learning_rate', 'make_optimizers', 'TrainingError', 'TrainResult', 'train', 'ancestral_sample']
+__all__ = ['TrainConfig', 'learning_rate', 'make_optimizers', 'TrainingError', 'TrainResult', 'train', 'ancestral_sample',
+           'load_model', 'recorded_model', 'save_model']
+
+# %% ../nbs/08_training.ipynb #08ab0e1f
+#| code-fold: true
+#| code-summary: Code of what no other guard knows
+def as_betas(value: Any, name: str) -> tuple[float, float]:
+    """Return two numbers from 0 to below 1, or raise TypeError or ValueError."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name} must be two numbers, got {value!r}")
+    first, second = (as_number(beta, name, minimum=0, below=1) for beta in value)
+    return first, second
+
+
+def as_device_name(value: Any, name: str) -> str:
+    """Return the name of a device, or raise TypeError."""
+    if not isinstance(value, (str, torch.device)):
+        raise TypeError(f"{name} must be the name of one, got {value!r}")
+    return str(value)
+
+
+def as_path(value: Any, name: str) -> str:
+    """Return a path as a string, which JSON can hold."""
+    return os.fsdecode(value)
 
 # %% ../nbs/08_training.ipynb #35ae5fdf
 T = TypeVar("T")
@@ -166,7 +195,7 @@ class TrainConfig(Checked):
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     decay_fraction: Annotated[float, Bounds(above=0, maximum=1)] = 0.2
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: Annotated[tuple[float, float], as_betas] = (0.9, 0.95)
     momentum: Share = 0.95
     weight_decay: Annotated[float, Bounds(minimum=0)] = 0.1
     average_fraction: Share = 0.0
@@ -180,19 +209,10 @@ class TrainConfig(Checked):
     log_every: Free[Count] = 10
     seed: Annotated[int, Bounds(minimum=0)] = 0
     max_seconds: Free[Positive | None] = None
-    checkpoint_dir: Free[str | None] = None
+    checkpoint_dir: Free[Annotated[str, as_path] | None] = None
     checkpoint_every: Free[Count | None] = None
-    device: Free[str] = "auto"
+    device: Free[Annotated[str, as_device_name]] = "auto"
     progress: Free[bool | None] = None
-
-    def __post_init__(self) -> None:
-        # For these three there is no guard; they are stored as JSON gives them back.
-        found = {"betas": _as_betas(self.betas), "device": _as_device_name(self.device)}
-        if self.checkpoint_dir is not None:
-            found["checkpoint_dir"] = os.fsdecode(self.checkpoint_dir)
-        for name, value in found.items():
-            object.__setattr__(self, name, value)
-        super().__post_init__()
 
     def check(self) -> None:
         """Raise ValueError if the fields do not fit together."""
@@ -219,19 +239,6 @@ class TrainConfig(Checked):
         """
         hints = get_type_hints(cls, include_extras=True)
         return {name for name, hint in hints.items() if _FREE in getattr(hint, "__metadata__", ())}
-
-
-def _as_betas(betas: Any) -> tuple[float, float]:
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-        raise ValueError(f"betas must be two numbers, got {betas!r}")
-    first, second = (as_number(beta, "betas", minimum=0, below=1) for beta in betas)
-    return first, second
-
-
-def _as_device_name(device: Any) -> str:
-    if not isinstance(device, (str, torch.device)):
-        raise TypeError(f"device must be the name of one, got {device!r}")
-    return str(device)
 
 # %% ../nbs/08_training.ipynb #4aa4e809
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -1004,6 +1011,7 @@ def training_loop(
         clock.restart()
         while True:
             done, fresh = step == c.max_steps, step > start
+
             # Evaluate
             due = step == 0 or (fresh and (done or is_due(step, c.eval_every)))
             if due and validation.ids is not None:
@@ -1012,6 +1020,7 @@ def training_loop(
                     log.write({"event": "eval", "step": step, "val_loss": val_loss})
                     validation.offer(step, val_loss)
                 clock.restart()
+
             # Save
             due = fresh and (done or late or is_due(step, c.checkpoint_every))
             if due and checkpoint.folder is not None:
@@ -1023,6 +1032,7 @@ def training_loop(
                 clock.restart()
             if done or late:
                 break
+
             # Step
             seed_dropout(step_seed(c.seed, step, 1 + team.rank), team.device)
             if feed.begins_anew(step):
@@ -1036,6 +1046,7 @@ def training_loop(
                 )
             step += 1
             mean.update(step)
+
             # Log
             log.note(step, found, as_whole(norm), lr)
             late = is_late(step, c, team, clock, stop)

@@ -19,6 +19,9 @@ COPIED = ["_toc.yml", "README.md", "index.md", "pyproject.toml", "settings.ini",
 FOLDERS = ["_ext", "api", "arbook", "nbs", "tests"]
 
 
+LAST = max(path.stem[:2] for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
+
+
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "200"}
     program = Path(sys.executable).with_name(command[0])
@@ -37,6 +40,12 @@ def book(tmp_path_factory) -> Path:
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
         )
+    # An idea page that has come last makes no module, and takes no number.
+    idea = json.loads((ROOT / "nbs" / "a6_files.ipynb").read_text("utf8"))
+    idea["cells"] = [
+        {"cell_type": "markdown", "id": "00000001", "metadata": {}, "source": "# One idea"}
+    ]
+    (folder / "nbs" / f"{LAST}_zz.ipynb").write_text(json.dumps(idea), "utf8")
     done = run(folder, "python", "_ext/chapter.py", "hot_air", "Hot air: a $p$ of “one”")
     assert done.returncode == 0, done.stderr
     assert run(folder, "nbdev_export").returncode == 0
@@ -45,8 +54,7 @@ def book(tmp_path_factory) -> Path:
 
 def test_every_list_has_the_chapter_in_its_place(book):
     stems = sorted(path.stem for path in (book / "nbs").glob("*_hot_air.ipynb"))
-    before = max(path.stem[:2] for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
-    assert stems == [f"{int(before) + 1:02d}_hot_air"]
+    assert stems == [f"{int(LAST) + 1:02d}_hot_air"]
     for name in ("_toc.yml", "README.md", "index.md", "arbook/__init__.pyi"):
         old = (ROOT / name).read_text("utf8").splitlines()
         new = (book / name).read_text("utf8").splitlines()

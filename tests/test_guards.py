@@ -112,6 +112,23 @@ def test_a_subclass_keeps_the_guards_of_its_base():
         More(3, extra=0)
 
 
+def test_a_function_in_an_annotation_is_the_guard_of_its_field():
+    @dataclass(frozen=True)
+    class Named(Checked):
+        name: Annotated[str, as_text]
+        other: Annotated[str, "a note", as_text] | None = None
+
+    assert Named("a", "b").other == "b" and Named("a").other is None
+    for wrong in ({"name": 3}, {"name": "a", "other": b"b"}):
+        with pytest.raises(TypeError, match=f"{list(wrong)[-1]} must be a string"):
+            Named(**wrong)
+
+
+def test_bounds_say_what_was_given_and_no_more():
+    assert repr(Bounds(minimum=0, below=1)) == "Bounds(minimum=0, below=1)"
+    assert repr(Bounds()) == "Bounds()"
+
+
 def test_an_error_of_a_checked_dataclass_leaves_no_object_behind():
     made = []
 

@@ -52,7 +52,7 @@ PROMISED = {
     "ngram": {"NGramLM"},
     "recurrent": {"LSTMConfig", "LSTMLM"},
     "transformer": {"GPT", "GPTConfig", "KVCache"},
-    "training": {"TrainConfig", "TrainResult", "train"},
+    "training": {"TrainConfig", "TrainResult", "load_model", "recorded_model", "save_model", "train"},
     "runs": {"load_model", "recorded_model", "save_model"},
     "sampling": {
         "Chain", "Generation", "Greedy", "MinP", "RepetitionPenalty", "Temperature", "TopK", "TopP", "Typical",

@@ -593,12 +593,12 @@ def folded(tmp_path, *cells, fold="12") -> list[str | None]:
     return [node.metadata.get("mystnb", {}).get("code_prompt_show") for node in shown]
 
 
-LONG = 'def count(x):\n    """Count shells.\n\n    All of them.\n    """\n' + 12 * "    x += 1\n"
+COUNT = 'def count(x):\n    """Count shells.\n\n    All of them.\n    """\n' + 12 * "    x += 1\n"
 
 
 def test_a_long_exported_cell_folds_under_what_it_says_of_itself(tmp_path):
     many = "\n".join(f"def f{i}(x): return x\n\n" for i in range(5)) + "_hidden = 1"
-    assert folded(tmp_path, f"#| export\n{LONG}", f"#| exporti\n{many}", LONG) == [
+    assert folded(tmp_path, f"#| export\n{COUNT}", f"#| exporti\n{many}", COUNT) == [
         "count: count shells · 14 lines",
         "f0, f1, f2 and 2 more · 15 lines",
         None,
@@ -606,8 +606,8 @@ def test_a_long_exported_cell_folds_under_what_it_says_of_itself(tmp_path):
 
 
 def test_docstrings_that_the_page_cuts_do_not_count(tmp_path):
-    short = LONG.replace(12 * "    x += 1\n", 10 * "    x += 1\n")
-    longer = LONG.replace(12 * "    x += 1\n", 11 * "    x += 1\n")
+    short = COUNT.replace(12 * "    x += 1\n", 10 * "    x += 1\n")
+    longer = COUNT.replace(12 * "    x += 1\n", 11 * "    x += 1\n")
     assert folded(tmp_path, f"#| export\n{short}", f"#| export\n{longer}") == [
         None,
         "count: count shells · 13 lines",
@@ -622,8 +622,8 @@ def test_imports_fold_and_what_does_more_does_not(tmp_path):
 
 def test_the_author_has_the_last_word_about_a_fold(tmp_path):
     cells = (
-        f"#| export\n#| code-fold: show\n{LONG}",
-        f"#| export\n#| code-fold: false\n{LONG}",
+        f"#| export\n#| code-fold: show\n{COUNT}",
+        f"#| export\n#| code-fold: false\n{COUNT}",
         "#| code-fold: true\n#| code-summary: Code of the figure\nx = 1",
     )
     assert folded(tmp_path, *cells) == [None, None, "Code of the figure · 1 line"]
@@ -631,4 +631,4 @@ def test_the_author_has_the_last_word_about_a_fold(tmp_path):
 
 
 def test_without_the_setting_nothing_folds_by_itself(tmp_path):
-    assert folded(tmp_path, f"#| export\n{LONG}", "import os", fold="") == [None, None]
+    assert folded(tmp_path, f"#| export\n{COUNT}", "import os", fold="") == [None, None]

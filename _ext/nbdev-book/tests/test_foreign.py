@@ -206,7 +206,8 @@ def test_settings_mean_the_same_in_either_file(file, text, tmp_path):
     assert Project.load(root) == Project(
         root=tmp_path, package="sea_shells", library=tmp_path / "src" / "sea_shells",
         notebooks=tmp_path / "notebooks", is_recursive=True, test_flags=frozenset(["slow"]), environment=(),
-        short_docstrings=False, version="2.7", repository="https://github.com/Somebody/sea-shells", branch="trunk",
+        short_docstrings=False, fold=None, version="2.7", branch="trunk",
+        repository="https://github.com/Somebody/sea-shells",
     )  # fmt: skip
 
 
