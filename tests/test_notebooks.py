@@ -105,5 +105,6 @@ def test_a_notebook_runs_from_top_to_bottom_outside_the_book(name, corpora, tmp_
 def test_the_program_of_fifteen_lines_has_fifteen():
     path = ROOT / "nbs" / "a4b_pytorch.ipynb"
     (program,) = (code for code in sources(path, "code") if "class Line" in code)
+    program = program[: program.index("with torch.no_grad()")]  # what it has learned
     lines = [line for line in program.splitlines() if line.strip() and not line.startswith("#|")]
     assert len(lines) == 15
