@@ -40,12 +40,6 @@ def book(tmp_path_factory) -> Path:
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
         )
-    # An idea page that has come last makes no module, and takes no number.
-    idea = json.loads((ROOT / "nbs" / "a6_files.ipynb").read_text("utf8"))
-    idea["cells"] = [
-        {"cell_type": "markdown", "id": "00000001", "metadata": {}, "source": "# One idea"}
-    ]
-    (folder / "nbs" / f"{LAST}_zz.ipynb").write_text(json.dumps(idea), "utf8")
     done = run(folder, "python", "_ext/chapter.py", "hot_air", "Hot air: a $p$ of “one”")
     assert done.returncode == 0, done.stderr
     assert run(folder, "nbdev_export").returncode == 0
@@ -61,6 +55,20 @@ def test_every_list_has_the_chapter_in_its_place(book):
         added = [line for line in new if "hot_air" in line]
         assert [line for line in new if line not in added] == old, name
         assert len(added) == (2 if name == "_toc.yml" else 1)
+
+
+def test_a_page_of_ideas_that_comes_last_is_no_chapter(tmp_path):
+    for name in COPIED:
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("nbs", "arbook"):
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    cell = {"cell_type": "markdown", "id": "00000001", "metadata": {}, "source": "# One idea"}
+    idea = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (tmp_path / "nbs" / f"{LAST}_zz.ipynb").write_text(json.dumps(idea), "utf8")
+    files = chapter.begin(tmp_path, "hot_air", "Hot air")
+    assert f"nbs/{int(LAST) + 1:02d}_hot_air.ipynb" in files
+    assert "import" in files[f"nbs/{int(LAST) + 1:02d}_hot_air.ipynb"]
 
 
 @pytest.mark.slow
