@@ -91,6 +91,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 # %% ../nbs/a6_files.ipynb #a6000011
 CHECKPOINT_FILES = ("config.json", "model.safetensors")
+_INDEX = "model.safetensors.index.json"  # of weights in several files
 
 
 class CheckpointError(ValueError):
@@ -255,9 +256,6 @@ def find_checkpoint(folder_or_name: str | Path, revision: str | None = None) -> 
 # %% ../nbs/a6_files.ipynb #a6000019
 #| code-fold: true
 #| code-summary: Code of its parts
-_INDEX = "model.safetensors.index.json"  # of weights in several files
-
-
 def _check_hub_name(name: str | Path, revision: str | None) -> None:
     """Raise CheckpointNotFoundError for what is meant as a folder of this machine, before the hub is asked."""
     path = Path(name)

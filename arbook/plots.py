@@ -5,13 +5,15 @@
 # %% ../nbs/a2_plots.ipynb #a40a8124
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from html import escape
+from numbers import Integral, Real
 from typing import Any
 
 try:
     import matplotlib.pyplot as plt
-    from IPython.display import SVG
+    from IPython.display import HTML, SVG
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as error:
@@ -21,7 +23,7 @@ except ImportError as error:
 import numpy as np
 
 # %% auto #0
-__all__ = ['DATA', 'MODEL', 'FORECAST', 'BASELINE', 'use_style', 'axes', 'fan', 'next_token_figure', 'matrix']
+__all__ = ['DATA', 'MODEL', 'FORECAST', 'BASELINE', 'use_style', 'axes', 'fan', 'next_token_figure', 'matrix', 'table']
 
 # %% ../nbs/a2_plots.ipynb #a92acca7
 DATA = "#000000"
@@ -195,3 +197,84 @@ def matrix(
     ax.grid(False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
+
+# %% ../nbs/a2_plots.ipynb #4dc943a1
+_NUMBER = re.compile(r"[-−+~<>≈]?\s*\d[\d,.]*(e[-+]?\d+)?(\s*±\s*\d[\d,.]*)?\s*%?")
+
+
+def _cell(value: object, fmt: str) -> str:
+    """What a table writes for a value: numbers by their kind, nothing for None."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return f"{int(value):,}"
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return format(float(value), fmt)
+    return "" if value is None else str(value)
+
+
+def _row(cells: Sequence[str], sides: Sequence[str], tags: Sequence[str]) -> str:
+    parts = zip(cells, sides, tags, strict=True)
+    return "".join(
+        f'<{tag} style="text-align: {side}">{escape(cell)}</{tag.split()[0]}>'
+        for cell, side, tag in parts
+    )
+
+# %% ../nbs/a2_plots.ipynb #5580efff
+def table(
+    rows: Iterable[Sequence[object]],
+    heads: Sequence[str],
+    *,
+    fmt: str | Sequence[str] = ".3g",
+    caption: str | None = None,
+) -> HTML:
+    """Set results as a table.
+
+    Parameters
+    ----------
+    rows : iterable of sequences
+        The values of each row; the first one names it. None, or a place that is missing at the end, stays empty.
+    heads : sequence of str
+        What each column holds, with its unit in parentheses.
+    fmt : str or sequence of str
+        How to write numbers that are not whole, as Python's `format` has it: for all columns, or one for each.
+    caption : str, optional
+        A sentence above the table.
+
+    Returns
+    -------
+    IPython.display.HTML
+        Columns of numbers are aligned to the right, others to the left.
+
+    Raises
+    ------
+    ValueError
+        If a row has more values than there are heads, or if the formats are not as many as the heads.
+
+    Examples
+    --------
+    >>> html = table([("model", 1234, 0.5)], ["name", "parameters", "loss (nats)"], fmt=".2f").data
+    >>> "1,234" in html and "0.50" in html
+    True
+    """
+    formats = [fmt] * len(heads) if isinstance(fmt, str) else list(fmt)
+    if len(formats) != len(heads):
+        raise ValueError(
+            f"fmt must have one format for each of {len(heads)} heads, got {len(formats)}"
+        )
+    written = []
+    for row in rows:
+        if len(row) > len(heads):
+            raise ValueError(
+                f"rows must have at most {len(heads)} values, one for each head, got {len(row)}"
+            )
+        padded = [*row, *[None] * (len(heads) - len(row))]
+        written.append([_cell(value, form) for value, form in zip(padded, formats, strict=True)])
+    columns = list(zip(*written, strict=True)) or [()] * len(heads)
+    sides = [
+        "right" if all(not cell or _NUMBER.fullmatch(cell) for cell in column) else "left"
+        for column in columns
+    ]
+    first = ["th scope=row", *["td"] * (len(heads) - 1)]
+    body = "".join(f"<tr>{_row(row, sides, first)}</tr>" for row in written)
+    head = _row(heads, sides, ["th scope=col"] * len(heads))
+    above = f'<caption style="caption-side: top">{escape(caption)}</caption>' if caption else ""
+    return HTML(f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

@@ -471,7 +471,7 @@ def text_windows(
 #| code-fold: true
 #| code-summary: Code of shares and sums
 def own_share(batches: Iterable[Batch], rank: int, size: int) -> Iterator[Batch]:
-    """Deal batches out to several processes. All get equally many: who gets none has one without targets that count."""
+    """Deal batches out to several processes, equally many to each: what fills up has targets that do not count."""
     batches = iter(batches)
     while dealt := list(islice(batches, size)):
         inputs, targets = dealt[min(rank, len(dealt) - 1)]

@@ -1,4 +1,4 @@
-"""Figures: the few helpers that draw, and what must hold in them."""
+"""Figures and tables: the few helpers that draw and set them, and what must hold in them."""
 
 import re
 from xml.etree import ElementTree
@@ -76,3 +76,56 @@ def test_matrix_writes_every_number():
     _, ax = plots.axes("column", "row")
     plots.matrix(ax, np.arange(6).reshape(2, 3))
     assert sorted(text.get_text() for text in ax.texts) == list("012345")
+
+
+def cells(html: str) -> list[list[tuple[str, str]]]:
+    """The rows of a table: the side to which each cell is set, and what it says."""
+    tree = ElementTree.fromstring(re.sub(r" scope=(row|col)", "", html))
+    return [
+        [(cell.get("style").removeprefix("text-align: "), cell.text or "") for cell in row]
+        for row in tree.iter("tr")
+    ]
+
+
+def test_a_table_sets_numbers_to_the_right_and_words_to_the_left():
+    rows = [
+        ("one", 1_234_567, 0.12345, "1e-05", "a"),
+        ("two", np.int64(8), np.float64(2), "<0.1 %", "1"),
+    ]
+    head, one, two = cells(plots.table(rows, ["name", "n", "loss", "p", "mixed"], fmt=".2f").data)
+    sides = ["left", "right", "right", "right", "left"]
+    assert (
+        [side for side, _ in head]
+        == [side for side, _ in one]
+        == [side for side, _ in two]
+        == sides
+    )
+    assert [text for _, text in one] == ["one", "1,234,567", "0.12", "1e-05", "a"]
+    assert [text for _, text in two] == ["two", "8", "2.00", "<0.1 %", "1"]
+
+
+def test_a_table_has_a_format_for_each_column_and_empty_places():
+    rows = [("x", 0.5, 0.25), ("y", None), ("z", 10)]
+    *_, x, y, z = cells(plots.table(rows, ["", "a", "b"], fmt=["", ".1f", ".0%"]).data)
+    assert [text for _, text in x] == ["x", "0.5", "25%"]
+    assert y[1:] == [("right", ""), ("right", "")] and z[1] == ("right", "10")
+
+
+def test_a_table_escapes_markup_and_says_what_its_rows_and_columns_are():
+    html = plots.table([("<s>", 1)], ["a & b", "n"], caption="One < two").data
+    assert "&lt;s&gt;" in html and "a &amp; b" in html and "One &lt; two</caption>" in html
+    assert html.count("<th scope=col") == 2 and html.count("<th scope=row") == 1
+
+
+def test_a_table_without_rows_is_its_heads():
+    (head,) = cells(plots.table([], ["a", "b"]).data)
+    assert [text for _, text in head] == ["a", "b"]
+
+
+def test_a_table_refuses_rows_and_formats_that_do_not_fit_its_heads():
+    with pytest.raises(
+        ValueError, match="rows must have at most 1 values, one for each head, got 2"
+    ):
+        plots.table([(1, 2)], ["a"])
+    with pytest.raises(ValueError, match="fmt must have one format for each of 2 heads, got 1"):
+        plots.table([], ["a", "b"], fmt=[".1f"])
