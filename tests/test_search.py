@@ -16,7 +16,7 @@ SITE = ROOT / "_build" / "html"
 TERMS = {
     "backpropagation": "a4_autodiff#by-hand",
     "confidence interval": "10_perplexity#how-sure-is-a-perplexity",
-    "prediction interval": "01_least_squares#more-than-one-step-ahead",
+    "prediction interval": "01_horizon#many-steps-and-how-sure",
     "λ": "01_least_squares#when-the-matrix-cannot-be-inverted",
     "ridge": "01_least_squares#when-the-matrix-cannot-be-inverted",
     "sunspot": "01_windows#the-best-weights",
@@ -24,7 +24,7 @@ TERMS = {
     "AIC": "01_roots#how-many-lags",
     "residual": "01_windows#the-best-weights",
     "Durbin-Levinson": "01_least_squares#yules-equations",
-    "backtest": "01_least_squares#would-it-have-worked",
+    "backtest": "01_worth#would-it-have-worked",
     "condition number": "01b_least_squares_solved#almost-singular",
     "lag matrix": "01_windows#from-a-sequence-to-instances-and-targets",
     "tokenizer": "02_tokens#one-interface",
