@@ -34,7 +34,7 @@
 //   touch.slider({ label, min, max, step, value, format })  format(value) -> what is written and spoken, "0.90" or "9 years"
 //   touch.choice({ label, options, value })                 one of several texts
 //   touch.check({ label, value })                           on or off
-//   touch.text({ label, value })                            a line to type in
+//   touch.text({ label, value, rows })                      a line to type in, or several of them
 //   touch.button(label, action)
 // Views, side by side where there is room; all take a name for screen readers:
 //   touch.panel(name).show(height, (width, height) => svg, description)   a drawing, as wide as its place
@@ -150,8 +150,10 @@ window.arbookTouch = (() => {
       input.checked = value;
       return control("check", text, input, () => input.checked, (next) => (input.checked = next));
     };
-    const typed = ({ label: text, value = "" }) => {
-      const input = element("input", { type: "text", value, spellcheck: false, autocomplete: "off" });
+    const typed = ({ label: text, value = "", rows }) => {
+      const kind = rows ? ["textarea", { rows }] : ["input", { type: "text" }];
+      const input = element(kind[0], { ...kind[1], spellcheck: false, autocomplete: "off" });
+      input.value = value;
       return control("typed", text, input, () => input.value, (next) => (input.value = next));
     };
     const button = (text, action) => {

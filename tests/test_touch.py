@@ -37,6 +37,7 @@ TINY = """(() => {
     const shown = touch.check({ label: "grid", value: true });
     const which = touch.choice({ label: "text", options: ["a b c", "d e"] });
     const typed = touch.text({ label: "word", value: "x" });
+    const lines = touch.text({ label: "lines", value: "first\\nsecond", rows: 3 });
     const panel = touch.panel("Powers");
     const row = touch.row("Words"), words = touch.words("The same words");
     touch.button("back", () => (r.value = 0.5));
@@ -48,7 +49,8 @@ TINY = """(() => {
       }, `ends at ${y[4]}`);
       row.show(list, { above: (x, now) => [60, touch.arc(x(0), x(now), 0, "line now")], below: (i) => `${i + 1}` });
       words.show(list, (i) => (i % 2 ? "past" : "now"));
-      touch.say(`${r.value} to the fourth is ${y[4]}. ${list[row.chosen]} is chosen.`);
+      touch.say(`${r.value} to the fourth is ${y[4]}. ${list[row.chosen]} is chosen.`
+        + ` ${lines.value.split("\\n").length} lines.`);
     });
   });
 })();
@@ -149,6 +151,14 @@ def test_a_list_is_one_stop_and_arrow_keys_walk_it(page, name):
         assert page.evaluate(chosen) == f"{place}true"
     options.nth(2).click()
     assert page.evaluate(chosen) == "2true"
+
+
+def test_a_text_of_several_lines_keeps_their_ends(page):
+    box = page.get_by_role("textbox", name="lines")
+    assert box.input_value() == "first\nsecond" and box.get_attribute("rows") == "3"
+    said(page, "2 lines.")
+    box.fill("a\nb\nc\n")
+    said(page, "4 lines.")
 
 
 def test_a_shorter_text_keeps_the_choice_inside_it(page):

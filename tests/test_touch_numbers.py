@@ -9,6 +9,8 @@ import pictures
 import pytest
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
+from arbook.ngram import NGramLM, count_ngrams
+from arbook.tokens import CharTokenizer
 from conftest import ROOT
 from stills import page_of, recorded
 
@@ -170,3 +172,141 @@ def test_other_noise_changes_the_series_and_not_the_wave(roots):
     roots.get_by_role("button", name="other noise").click()
     other = curves.evaluate_all("all => all.map(path => path.getAttribute('d'))")
     assert [a == b for a, b in zip(shapes, other, strict=True)] == [True, True, True, False]
+
+
+# Chapter 5: the writer
+
+
+@pytest.fixture
+def ngrams(page, folder):
+    page.goto(page_of("ngrams", folder))
+    return page
+
+
+TEXTS = {
+    "toy": "banana bandana",
+    "one": "a",
+    "signs": "Ägypten → 𝒳, “𝒳”\nÄgypten & <b> 𝒳 → 𝒳, again and again & again",
+    "alice": None,  # the text of the page
+}
+
+
+def text_of(page, name: str) -> str:
+    return TEXTS[name] or page.evaluate("arbookTouch.ngrams.TEXT")
+
+
+@pytest.mark.parametrize("order", [1, 2, 4, 7])
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_page_counts_as_the_library_does(ngrams, name, order):
+    text = text_of(ngrams, name)
+    chars = CharTokenizer.train(text)
+    V = chars.vocab_size
+    by_library, names = [], [""]  # names: the n-grams of one order, by rank
+    for level in count_ngrams(chars.encode(text), order, vocab_size=V):
+        names = [names[key // V] + chars.decode([key % V]) for key in level.keys.tolist()]
+        counts = zip(names, level.continuations.tolist(), strict=True)
+        by_library.append({gram: count for gram, count in counts if count})
+    by_page = ngrams.evaluate(
+        """([text, order]) => arbookTouch.ngrams.count(text, order).map(table => Object.fromEntries(
+            [...table].flatMap(([h, row]) => [...row].map(([w, c]) => [h + w, c]))))""",
+        [text, order],
+    )
+    assert by_page == by_library
+
+
+@pytest.mark.parametrize("order", [1, 2, 4, 7])
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_page_predicts_as_the_library_does(ngrams, name, order):
+    text = text_of(ngrams, name)
+    chars = CharTokenizer.train(text)
+    model = NGramLM(order, vocab_size=chars.vocab_size, smoothing="kneser-ney")
+    model.fit(chars.encode(text))
+    new = (text[::3] + text[::-1])[:60]  # with contexts that the text does not have
+    expected = np.exp(model.sentence_log_prob(chars.encode(new)))
+    by_page = ngrams.evaluate(
+        """([text, order, signs]) => {
+            const { fit, probability } = arbookTouch.ngrams, model = fit(text, order);
+            return signs.map((sign, i) => probability(model, signs.slice(0, i), sign));
+        }""",
+        [text, order, list(new)],
+    )
+    assert np.allclose(by_page, expected, rtol=1e-10)
+
+
+def test_the_writer_draws_from_the_distribution_that_it_says(ngrams):
+    """Of many first characters; and an order decides as often as it keeps of its counts."""
+    drawn = ngrams.evaluate(
+        """() => {
+            const { fit, write } = arbookTouch.ngrams, model = fit("banana bandana", 2);
+            return Array.from({ length: 20000 }, (_, seed) => write(model, 2, seed * 7919));
+        }"""
+    )
+    p = ngrams.evaluate(
+        """() => {
+            const { fit, probability } = arbookTouch.ngrams, model = fit("banana bandana", 2);
+            return [probability(model, [], "a"), probability(model, ["a"], "n"), model.discounts[1]];
+        }"""
+    )
+    first = [two[0][0] for two in drawn]
+    after_a = [two[1] for two in drawn if two[0][0] == "a"]
+    assert abs(first.count("a") / len(first) - p[0]) < 4 * np.sqrt(0.25 / len(first))
+    error = 4 * np.sqrt(0.25 / len(after_a))
+    assert abs(np.mean([sign == "n" for sign, _ in after_a]) - p[1]) < error
+    kept = 1 - 2 * p[2] / 5  # "a" is followed by "n" and by a blank, five times in all
+    assert abs(np.mean([order == 2 for _, order in after_a]) - kept) < error
+
+
+def test_the_writer_obeys_slider_text_and_button(ngrams):
+    def written():
+        return ngrams.get_by_role("img", name="What the model writes").get_attribute("aria-label")
+
+    def orders():
+        bars = ngrams.get_by_role("img", name="How many characters each order decided")
+        said_of = bars.get_attribute("aria-label").split(": ", 1)[1].split(", ")
+        return [int(part.split(": ")[1]) for part in said_of]
+
+    order = ngrams.get_by_role("slider", name="order")
+    assert len(orders()) == 5 and sum(orders()) == 200
+    before = written()
+    ngrams.get_by_role("button", name="write again").click()
+    assert written() != before
+    order.press("End")
+    assert len(orders()) == 8 and sum(orders()) == 200
+    box = order.bounding_box()  # a click at the left end: single characters
+    ngrams.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
+    assert len(orders()) == 2 and sum(orders()) == 200
+    ngrams.get_by_role("textbox", name="your text").fill("abcabcabc")
+    order.press("ArrowRight")
+    assert set(written().split(": ", 1)[1]) <= set("abc")
+    ngrams.get_by_role("textbox", name="your text").fill("")  # then the page's own again
+    assert "e" in written().split(": ", 1)[1]
+
+
+def test_the_writer_tells_from_which_counts_a_character_came(ngrams):
+    ngrams.get_by_role("textbox", name="your text").fill("banana bandana")
+    ngrams.get_by_role("slider", name="order").fill("2")
+    look = ngrams.get_by_role("slider", name="look at character")
+    said(ngrams, "Character 20, ")
+    look.press("Home")
+    said(ngrams, "Character 1, ")
+    text = ngrams.get_by_role("img", name="What the model writes").get_attribute("aria-label")
+    text = text.split(": ", 1)[1]
+    pairs = {h + w: "banana bandana".count(h + w) for h in "abdn " for w in "abdn "}
+    pairs |= {"an": 4, "na": 3, "ba": 2}
+    told = set()
+    for i in range(2, 40):
+        look.press("ArrowRight")
+        said(ngrams, f"Character {i}, ")
+        sentence = ngrams.locator(".say").inner_text()
+        if "order 2 decided" in sentence:
+            h, w = text[i - 2 : i]
+            total = sum(pairs[h + v] for v in "abdn ")
+            assert sentence.endswith(f"it has {pairs[h + w]} of {total} occurrences.")
+            told.add(2)
+        elif "order 1 decided" in sentence:
+            left = {w: len({a for a in "abdn " if pairs[a + w]}) for w in "abdn "}
+            left["b"] += 1  # the beginning is a neighbour too
+            count = f"{left[text[i - 1]]} of {sum(left.values())}"
+            assert sentence.endswith(f"it has {count} neighbours to the left.")
+            told.add(1)
+    assert told == {1, 2}
