@@ -130,5 +130,7 @@ def summary(code: str) -> str:
         for node in tree.body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names
     ]
-    does = next((text.split("\n")[0].rstrip(".:") for text in documented if text), "")
+    does = next(
+        (text.split("\n")[0].rstrip(".:").replace("`", "") for text in documented if text), ""
+    )
     return f"{named}: {does[:1].lower()}{does[1:]}" if does else named or "Code"

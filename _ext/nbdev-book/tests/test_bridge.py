@@ -593,7 +593,7 @@ def folded(tmp_path, *cells, fold="12") -> list[str | None]:
     return [node.metadata.get("mystnb", {}).get("code_prompt_show") for node in shown]
 
 
-COUNT = 'def count(x):\n    """Count shells.\n\n    All of them.\n    """\n' + 12 * "    x += 1\n"
+COUNT = 'def count(x):\n    """Count `shells`.\n\n    All of them.\n    """\n' + 12 * "    x += 1\n"
 
 
 def test_a_long_exported_cell_folds_under_what_it_says_of_itself(tmp_path):
