@@ -1,0 +1,172 @@
+"""What can be touched, compared in a browser with the numbers of the library; by mouse, keyboard and program."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pictures
+import pytest
+from arbook import data
+from arbook.ar import LinearAR, characteristic_roots, impulse_response
+from conftest import ROOT
+from stills import page_of, recorded
+
+NAMES = sorted(path.stem.removeprefix("touch-") for path in (ROOT / "_static").glob("touch-*.js"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture
+def page(browser) -> Iterator:
+    context = browser.new_context(viewport={"width": 900, "height": 900})
+    page = context.new_page()
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda said: said.type == "error" and page.errors.append(said.text))
+    yield page
+    assert page.errors == []
+    context.close()
+
+
+def said(page, words: str) -> None:
+    page.wait_for_function("w => document.querySelector('.say').textContent.includes(w)", arg=words)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_still_picture_is_what_the_browser_draws_first(page, folder, name):
+    still = (ROOT / "nbs" / "pictures" / f"{name}.svg").read_text("utf8")
+    now = recorded(page, page_of(name, folder))
+    assert pictures.OWN_STYLE.sub("", still) == now, f"python tests/stills.py {name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("width", [320, 390, 900])
+def test_it_fits_its_place_and_its_letters_are_readable(page, folder, name, width):
+    page.goto(page_of(name, folder))
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_function("""() => [...document.querySelectorAll('.views svg')].every(
+        s => Math.abs(s.viewBox.baseVal.width - s.getBoundingClientRect().width) < 1)""")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    cut = page.locator(".views svg text").evaluate_all("""all => all.filter(t => {
+        const place = t.ownerSVGElement.getBoundingClientRect(), box = t.getBoundingClientRect();
+        return box.height < 9 || box.bottom > place.bottom + 4
+            || box.left < place.left - 1 || box.right > place.right + 12;
+    }).map(t => t.textContent)""")
+    assert cut == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_is_accessible(page, folder, name, theme):
+    page.goto(page_of(name, folder))
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    script = Path(find_spec("axe_playwright_python").submodule_search_locations[0], "axe.min.js")
+    page.evaluate(script.read_text("utf8"))
+    found = page.evaluate(
+        "axe.run(document, {preload: false, runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})"
+    )
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+
+
+# Chapter 1: the window over the sunspots
+
+
+@pytest.fixture
+def windows(page, folder):
+    page.goto(page_of("windows", folder))
+    return page
+
+
+def test_the_window_slides_over_the_sunspots_of_the_library(windows):
+    assert windows.evaluate("arbookTouch.windows.series") == data.series("sunspots").values.tolist()
+
+
+@pytest.mark.parametrize("order", [1, 2, 9, 12])
+def test_the_weights_that_the_page_fits_are_those_of_the_library(windows, order):
+    z = data.series("sunspots").values
+    fitted = LinearAR(order, intercept=True, solver="qr").fit(z)
+    expected = [*fitted.coef_, fitted.intercept_]
+    assert np.allclose(windows.evaluate("p => arbookTouch.windows.fit(p)", order), expected, 1e-8)
+    said_by_page = windows.evaluate(
+        "p => [20, 147, 309].map(t => arbookTouch.windows.predict(p, t))", order
+    )
+    assert np.allclose(said_by_page, [fitted.step(z[t - order : t]) for t in (20, 147, 309)], 1e-8)
+
+
+def test_the_window_says_what_the_model_says_of_the_chosen_year(windows):
+    z = data.series("sunspots").values
+    year = windows.get_by_role("slider", name="the year to predict")
+    order = windows.get_by_role("slider", name="values in the window")
+    said(windows, "From 1838 to 1846 the model says 81.1 for 1847. It was 98.5: an error of 17.4.")
+    for key, when in [("ArrowRight", 1848), ("End", 2008), ("Home", 1720)]:
+        year.press(key)
+        model = LinearAR(9, intercept=True).fit(z).step(z[when - 1709 : when - 1700])
+        said(windows, f"the model says {model:.1f} for {when}. It was {z[when - 1700]:.1f}")
+    order.press("Home")
+    assert order.get_attribute("aria-valuetext") == "1 year"
+    model = LinearAR(1, intercept=True).fit(z).step(z[19:20])
+    said(windows, f"From 1719 the model says {model:.1f} for 1720.")
+    assert windows.locator(".views circle.past").count() == 1
+    box = order.bounding_box()  # a click at the right end: the largest window
+    windows.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    assert windows.locator(".views circle.past").count() == 12
+
+
+# Chapter 1: the roots in the plane
+
+
+@pytest.fixture
+def roots(page, folder):
+    page.goto(page_of("roots", folder))
+    return page
+
+
+@pytest.mark.parametrize(("r", "degrees"), [(0.93, 33), (1, 60), (1.1, 170), (0.5, 0)])
+def test_the_weights_of_the_page_have_the_chosen_roots_and_their_impulse_response(
+    roots, r, degrees
+):
+    theta = np.radians(degrees)
+    weights = roots.evaluate("([r, t]) => arbookTouch.roots.weights(r, t)", [r, theta])
+    # a double root is known to half of the digits
+    pair = sorted(characteristic_roots(weights), key=lambda root: root.imag)
+    assert np.allclose(pair, [r * np.exp(-1j * theta), r * np.exp(1j * theta)], atol=1e-7)
+    answer = roots.evaluate("([r, t]) => arbookTouch.roots.impulse(r, t)", [r, theta])
+    assert np.allclose(answer, impulse_response(weights, len(answer)), rtol=1e-9, atol=1e-9)
+
+
+def test_the_series_is_the_sum_of_the_waves_that_all_pushes_start(roots):
+    pushes = roots.evaluate("arbookTouch.roots.gaussian(5000, 3)")
+    assert abs(np.mean(pushes)) < 0.05 and abs(np.std(pushes) - 1) < 0.05
+    assert abs(np.corrcoef(pushes[1:], pushes[:-1])[0, 1]) < 0.05
+    series = roots.evaluate("z => arbookTouch.roots.run([-0.81, 1.5], z)", pushes[:200])
+    waves = np.convolve(pushes[:200], impulse_response([-0.81, 1.5], 200))[:200]
+    assert np.allclose(series, waves, atol=1e-9)
+
+
+def test_the_page_says_whether_a_pair_of_roots_settles_or_explodes(roots):
+    size, angle = (roots.get_by_role("slider", name=name) for name in ("size r", "angle θ"))
+    half = np.log(0.5) / np.log(0.93)
+    said(roots, f"It settles: a wave of period 10.9; its height falls to half in {half:.1f} steps.")
+    for _ in range(7):
+        size.press("ArrowRight")
+    said(roots, "On the border: a wave of period 10.9, which never ends.")
+    angle.press("Home")
+    said(roots, "with a double root (no wave): it runs away")
+    size.press("End")
+    said(roots, "It explodes: no wave.")
+    angle.press("End")
+    said(roots, "It explodes: the sign changes in every step.")
+    size.press("Home")
+    said(roots, "the series is its noise")
+
+
+def test_other_noise_changes_the_series_and_not_the_wave(roots):
+    curves = roots.locator(".panel path.now, .panel path.past")
+    shapes = curves.evaluate_all("all => all.map(path => path.getAttribute('d'))")
+    roots.get_by_role("button", name="other noise").click()
+    other = curves.evaluate_all("all => all.map(path => path.getAttribute('d'))")
+    assert [a == b for a, b in zip(shapes, other, strict=True)] == [True, True, True, False]
