@@ -44,7 +44,7 @@
 //   The last two are lists: click a word, or walk with the arrow keys, Home and End; `.chosen` is its index, and may be set.
 // touch.draw(update)              what to do at first, after each change, and whenever the width has changed
 // touch.say(sentence)             the state in words, below the views; a screen reader hears it when the hand rests
-// Drawing, as text: touch.shape(tag, attributes, content), touch.label(x, y, words, class, anchor),
+// Drawing, as text: touch.shape(tag, attributes, content), touch.escape(text), touch.label(x, y, words, class, anchor),
 //   touch.line(points, class), touch.arc(x1, x2, y, class, width), touch.axes({ width, height, x, y, xLabel, yLabel })
 // Classes (touch.css): `line` or `fill`, and a colour: `ink`, `mute`, `past` (blue), `now` (orange), `off` (pale).
 "use strict";
@@ -241,7 +241,7 @@ window.arbookTouch = (() => {
     };
 
     const touch = {
-      slider, choice, check, text: typed, button, panel, row, words, say, shape, label, line, arc, axes,
+      slider, choice, check, text: typed, button, panel, row, words, say, shape, escape, label, line, arc, axes,
       draw: (what) => (update = what),
     };
     touch.start = () => {

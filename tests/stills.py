@@ -16,13 +16,29 @@ PAGE = """<!doctype html><html lang="en" data-theme="light"><head><meta charset=
 <figcaption>What to try.</figcaption></figure>
 </main></body></html>"""
 
-# The drawings of all views, each where it stands.
+# The drawings of all views, each where it stands. Words are set in cells of 9 pixels, so that no font matters.
 RECORD = """() => {
     const views = document.querySelector('.views'), { left, top } = views.getBoundingClientRect();
-    const drawings = [...views.querySelectorAll('svg')].map(svg => {
-        const box = svg.getBoundingClientRect();
+    const escape = text => text.replace(/[&<>]/g, sign => `&#${sign.charCodeAt(0)};`);
+    const rect = (kind, x, y, width, height, opacity) =>
+        `<rect class="fill ${kind}" x="${x}" y="${y}" width="${width}" height="${height}" ` +
+        `fill-opacity="${opacity}"></rect>`;
+    const inCells = list => {
+        let x = 2;
+        return [...list.querySelectorAll('[role="option"]')].map(option => {
+            const letters = [...option.textContent.replaceAll(' ', '\u00a0')], start = x, wide = 9 * letters.length;
+            x += wide + 2;
+            const depth = parseInt(option.className.match(/\\d+/)) || 0;
+            const places = letters.map((_, i) => start + 4.5 + 9 * i).join(' ');
+            return rect('past', start, 5, wide, 20, (depth * 0.07).toFixed(2)) +
+                (option.getAttribute('aria-selected') == 'true' ? rect('now', start, 25, wide, 2, 1) : '') +
+                `<text x="${places}" y="19" text-anchor="middle" font-size="14">${escape(letters.join(''))}</text>`;
+        }).join('');
+    };
+    const drawings = [...views.querySelectorAll('svg, .words')].map(view => {
+        const box = view.getBoundingClientRect();
         const place = `translate(${Math.round(box.left - left)} ${Math.round(box.top - top)})`;
-        return `<g transform="${place}">${svg.innerHTML}</g>`;
+        return `<g transform="${place}">${view.matches('svg') ? view.innerHTML : inCells(view)}</g>`;
     });
     const size = `${views.clientWidth} ${Math.round(views.clientHeight)}`;
     return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${size}">` +

@@ -98,7 +98,7 @@ def test_everything_folded_is_open_on_paper_and_folded_again_on_the_screen(page)
 
 
 def test_paper_has_the_number_of_the_chapter_and_nothing_to_click(page):
-    show(page, "nbs/02_tokens.html")
+    show(page, "nbs/02_cuts.html")
     turn_to(page, "print")
     assert page.locator("h1:visible").all_inner_texts() == ["2. Tokens"]
     assert page.locator(":is(button, nav, .bd-sidebar-primary, .headerlink):visible").count() == 0
@@ -410,7 +410,7 @@ def meta(text: str) -> dict[str, str]:
 
 
 def test_a_preview_of_a_link_names_the_book_and_says_what_the_page_says_first(site):
-    text = (site / "nbs/02_tokens.html").read_text("utf8")
+    text = (site / "nbs/02_cuts.html").read_text("utf8")
     said = meta(text)
     assert said["og:site_name"] == "arbook" and "Tokens" in said["og:title"]
     summary = BeautifulSoup(text, "html.parser").select_one("article h1 + blockquote").text.strip()

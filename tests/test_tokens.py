@@ -1008,3 +1008,25 @@ def test_a_tokenizer_can_be_called_and_has_the_length_of_its_vocabulary(tokenize
     assert len(tokenizer) == tokenizer.vocab_size == len(tokenizer.vocab)
     with pytest.raises(TypeError, match="text"):
         tokenizer(["to", "be"])
+
+
+def test_the_drawn_tree_of_newest_is_what_the_library_learns():
+    """The picture beside the merges by hand: what was joined, where, and by which merge."""
+    svg = (ROOT / "nbs" / "pictures" / "merge-tree.svg").read_text("utf8")
+    tiny = "".join(
+        f"{w}\n" * n for w, n in [("low", 5), ("lower", 2), ("newest", 6), ("widest", 3)]
+    )
+    merges = BPETokenizer.train(tiny, 256 + 7).merges
+    inside = {
+        left + right: k for k, (left, right) in enumerate(merges, 1) if left + right in "newest"
+    }
+    drawn = re.findall(r">(\w+)</tspan><tspan[^>]*>(\d+)</tspan>", svg)
+    assert {name: int(number) for name, number in drawn} == inside and len(inside) == 5
+    assert re.findall(r">(\w)</text>", svg) == list("newest")
+    arms = re.findall(r"M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)", svg)
+    dots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)
+    assert Counter(arm[:2] for arm in arms) == dict.fromkeys(dots, 2)  # each joins two
+    heights = {name: float(y) for (name, _), (_, y) in zip(drawn, dots, strict=True)}
+    for left, right in (merges[k - 1] for k in inside.values()):
+        parts = [heights[part] for part in (left, right) if part in heights]
+        assert all(heights[left + right] < part for part in parts)  # above its parts

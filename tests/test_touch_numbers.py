@@ -1,5 +1,6 @@
 """What can be touched, compared in a browser with the numbers of the library; by mouse, keyboard and program."""
 
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
 from arbook.ngram import NGramLM, count_ngrams
-from arbook.tokens import CharTokenizer
+from arbook.tokens import BPETokenizer, CharTokenizer
 from conftest import ROOT
 from stills import page_of, recorded
 
@@ -310,3 +311,94 @@ def test_the_writer_tells_from_which_counts_a_character_came(ngrams):
             assert sentence.endswith(f"it has {count} neighbours to the left.")
             told.add(1)
     assert told == {1, 2}
+
+
+# Chapter 2: a text, cut with more and more merges
+
+
+@pytest.fixture(scope="module")
+def learned() -> BPETokenizer:
+    return BPETokenizer.train(data.splits("shakespeare").train[:1_100_000], 256 + 1_000)
+
+
+@pytest.fixture
+def merges(page, folder):
+    page.goto(page_of("merges", folder))
+    return page
+
+
+def test_the_merges_of_the_page_are_those_that_the_library_learns(merges, learned):
+    found = merges.evaluate("arbookTouch.merges.merges")
+    assert [tuple(pair) for pair in found] == list(learned.merges)
+
+
+@pytest.mark.parametrize("n", [0, 1, 300, 1_000])
+def test_the_page_cuts_any_text_as_the_library_does(merges, learned, n):
+    tokenizer = BPETokenizer(learned.merges[:n])
+    strange = [
+        "naïve e\u0301 語🙂👩‍🚀",
+        "  two\t\n blanks \u00a0 ",
+        "don't I'LL '’s",
+        "a\ufeffb\u0085c ",
+        "x²³ 42 ½!?",
+    ]
+    plays = data.text("shakespeare")[2_000_000:2_020_000]
+    texts = [*strange, "", " ", plays]
+    found = merges.evaluate(
+        "([all, n]) => all.map(t => arbookTouch.merges.encode(t, n))", [texts, n]
+    )
+    assert found == [tokenizer.encode(text) for text in texts]
+
+
+def test_typing_and_dragging_cut_the_text_anew_and_count_its_tokens(merges, learned):
+    def check(text: str, n: int) -> None:
+        ids = BPETokenizer(learned.merges[:n]).encode(text)
+        size = len(text.encode())
+        said(merges, f"{size} bytes, {len(ids)} tokens: {size / len(ids):.2f} bytes per token.")
+        shown = merges.get_by_role("option").all_text_contents()
+        assert shown == [BPETokenizer(learned.merges).decode([i]) for i in ids]
+
+    words, count = merges.get_by_label("a text"), merges.get_by_role("slider", name="merges")
+    check("Nothing will come of nothing: speak again.", 700)
+    count.press("Home")
+    check("Nothing will come of nothing: speak again.", 0)
+    box = count.bounding_box()
+    merges.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    check("Nothing will come of nothing: speak again.", 1_000)
+    count.press("ArrowLeft")
+    words.fill("to be <b>or</b> not")
+    check("to be <b>or</b> not", 999)
+    words.fill("")
+    said(merges, "No text, no tokens.")
+    words.fill("语")
+    said(merges, "3 bytes, 3 tokens: 1.00 bytes per token.")
+    assert merges.get_by_role("option").all_text_contents() == ["⟨e8⟩", "⟨af⟩", "⟨ad⟩"]
+
+
+def test_a_chosen_token_shows_of_what_it_was_merged(merges, learned):
+    def drawn() -> list[str]:
+        return merges.locator(".panel text").all_text_contents()
+
+    def check(token: str) -> None:
+        k = [left + right for left, right in learned.merges].index(token)
+        left, right = (side.replace("Ġ", " ") for side in learned.merges[k])
+        name = token.replace("Ġ", " ")
+        said(
+            merges,
+            f"“{name}”, has the id {256 + k}, made by merge {k + 1} of “{left}” and “{right}”.",
+        )
+        made = {a + b: i + 1 for i, (a, b) in enumerate(learned.merges)}
+        inner = [text for text in drawn() if text[-1].isdigit()]
+        assert len(inner) == len(token) - 1  # every merge joins two
+        for text in inner:
+            word, number = re.fullmatch(r"(\D+)(\d+)", text).groups()
+            assert made[word.replace("␣", "Ġ")] == int(number)
+
+    check("Ġnothing")
+    merges.locator('[aria-selected="true"]').press("ArrowLeft")
+    check("Ġof")
+    merges.get_by_role("option").nth(9).click()
+    check("Ġagain")
+    merges.locator('[aria-selected="true"]').press("Home")
+    said(merges, "“N”, has the id 78, a single byte.")
+    assert drawn() == ["N"]
