@@ -178,7 +178,7 @@ def test_formulas_need_no_script(browser, site):
     """They are there before any script runs, as large as they will be, and say what they are to a screen reader."""
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto((SITE / "nbs" / "01_least_squares.html").as_uri())
+    page.goto((SITE / "nbs" / "07_transformer.html").as_uri())
     drawings = page.locator("article .math svg")
     assert drawings.count() > 100
     box = drawings.first.bounding_box()
