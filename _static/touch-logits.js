@@ -42,7 +42,7 @@
       const y = (j) => 34 + 26 * j;
       bars.show(190, (width) => touch.label(0, 12, "probability", "mute", "start") + p.map((value, j) =>
         touch.label(74, y(j) + 4, WORDS[j], "ink", "end")
-        + touch.shape("rect", { class: `fill ${kind(j)}`, x: 82, y: y(j) - 8, width: (width - 122) * value, height: 16 })
+        + touch.shape("rect", { class: `fill ${kind(j)}`, x: 82, y: y(j) - 8, width: Math.max(0, width - 122) * value, height: 16 })
         + touch.label(88 + (width - 122) * value, y(j) + 4, value.toFixed(2), "mute", "start")).join(""), `${WORDS[k]} has ${p[k].toFixed(2)}`);
       const arrows = (panel, title, slope) => panel.show(190, (width) => {
         const middle = 82 + (width - 90) * 0.42, unit = (width - 90) * 0.42;
