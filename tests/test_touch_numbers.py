@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pictures
 import pytest
+import torch
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
 from arbook.ngram import NGramLM, count_ngrams
+from arbook.objective import autoregressive_loss, cross_entropy_gradient, squared_loss
 from arbook.tokens import BPETokenizer, CharTokenizer
 from conftest import ROOT
 from stills import page_of, recorded
@@ -402,3 +404,79 @@ def test_a_chosen_token_shows_of_what_it_was_merged(merges, learned):
     merges.locator('[aria-selected="true"]').press("Home")
     said(merges, "“N”, has the id 78, a single byte.")
     assert drawn() == ["N"]
+
+
+# Chapter 4: six logits and two gradients
+
+
+@pytest.fixture
+def logits(page, folder):
+    page.goto(page_of("logits", folder))
+    return page
+
+
+def by_library(z: list[float], k: int) -> dict:
+    """The probabilities, the two losses and their gradients, by automatic differentiation."""
+    row, target = torch.tensor(z, dtype=torch.float64, requires_grad=True), torch.tensor([k])
+    losses = {
+        "log": autoregressive_loss(row[None], target),
+        "squared": squared_loss(row[None], target),
+    }
+    slopes = {name: torch.autograd.grad(loss, row)[0] for name, loss in losses.items()}
+    assert torch.allclose(slopes["log"], cross_entropy_gradient(row, target[0]))
+    return {
+        "p": row.softmax(-1).tolist(),
+        "losses": {name: loss.item() for name, loss in losses.items()},
+        "slopes": {name: slope.tolist() for name, slope in slopes.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("z", "k"), [([0.2, -0.6, 0.3, 1.2, 0, 0.6], 2), ([0] * 6, 5), ([8, -8, 3, 0, -1, 2], 1)]
+)
+def test_losses_and_gradients_of_the_page_are_those_of_the_library(logits, z, k):
+    found = logits.evaluate(
+        """([z, k]) => { const { softmax, losses, gradients } = arbookTouch.logits;
+            return [softmax(z), losses(z, k), gradients(z, k)] }""",
+        [z, k],
+    )
+    expected = by_library(z, k)
+    assert np.allclose(found[0], expected["p"], rtol=1e-12)
+    for name in ("log", "squared"):
+        assert np.isclose(found[1][name], expected["losses"][name], rtol=1e-12)
+        assert np.allclose(found[2][name], expected["slopes"][name], rtol=1e-9, atol=1e-12)
+
+
+def test_logits_can_be_turned_and_stepped_by_key_and_mouse(logits):
+    words = logits.evaluate("arbookTouch.logits.words")
+    sliders = [logits.get_by_role("slider", name=f"logit of “{word}”") for word in words]
+
+    def state() -> list[float]:
+        return [float(slider.input_value()) for slider in sliders]
+
+    def check(k: int) -> dict:
+        now = by_library(state(), k)
+        said(
+            logits,
+            f"“{words[k]}” had probability {now['p'][k]:.2f}. Log loss {now['losses']['log']:.2f} nats; "
+            f"a step raises its logit by {-now['slopes']['log'][k]:.2f}.",
+        )
+        return now
+
+    now = check(2)
+    start = state()
+    logits.get_by_role("button", name="a step for the log loss").click()
+    assert np.allclose(np.subtract(start, state()), now["slopes"]["log"], atol=0.0051)  # of 0.01
+    now, before = check(2), state()
+    logits.get_by_role("button", name="a step for the squared loss").press("Enter")
+    assert np.allclose(np.subtract(before, state()), now["slopes"]["squared"], atol=0.0051)
+    sliders[2].press("Home")
+    assert state()[2] == -8 and check(2)["losses"]["log"] > 8
+    logits.get_by_label("what came").select_option("machine")
+    check(3)
+    box = sliders[0].bounding_box()
+    logits.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    assert state()[0] > 7.5 and check(3)["p"][0] > 0.9
+    assert logits.locator(".panel rect.now").count() == 1
+    logits.get_by_role("button", name="from the beginning").click()
+    assert state() == start
