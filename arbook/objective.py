@@ -259,7 +259,7 @@ def load_model(cls: type[SequenceModel], folder: str | Path) -> Any:
 
 
 def _class_of_format(cls: type[SequenceModel], name: Any, path: Path) -> type[SequenceModel]:
-    if name in _HOMES and cls in (SequenceModel, LanguageModel):
+    if isinstance(name, str) and name in _HOMES and cls in (SequenceModel, LanguageModel):
         import_module(f"arbook.{_HOMES[name]}")
     known, found = [cls], []
     for one in known:  # grows while it is read

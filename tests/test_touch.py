@@ -289,10 +289,10 @@ def test_a_page_loads_the_scripts_of_what_it_shows_and_no_others(build):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
 def test_a_missing_script_or_picture_is_a_warning(build):
-    figure = FIGURE.replace("still.svg", "stil.svg")
+    figure = FIGURE.replace("still.svg", "held.svg")
     _, _, warned = build(scripts=("touch.js",), figure=figure)
     assert "touch-tiny.js is missing" in warned
-    assert "a picture is missing" in warned and "stil.svg" in warned
+    assert "a picture is missing" in warned and "held.svg" in warned
 
 
 PICTURES = sorted((ROOT / "nbs" / "pictures").glob("*.svg"))
