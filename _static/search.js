@@ -360,7 +360,7 @@ function answer(form, most) {
 /* ---- The landing ---------------------------------------------------------------------------------------------- */
 
 const BLOCK = "p, li, td, th, dt, dd, h1, h2, h3, h4, h5, h6, figcaption, div, section";
-const UNMARKED = "script, style, svg, pre, button, .math, .headerlink, .section-number, .cell_output table";
+const UNMARKED = "script, style, svg, pre, summary, button, .math, .headerlink, .section-number, .cell_output table";
 
 /** The part of the page that a record of the index was made of. */
 function partOf(anchor) {
