@@ -36,7 +36,8 @@ HEADING = re.compile("^h[1-6]$")
 # Code and drawings are most of a page, and none of its prose: out before the page is parsed.
 BULK = re.compile(r"<(pre|svg|script|style)\b.*?</\1>", re.DOTALL)
 # What else a section's text does not need: outputs, marks of the theme, tables that the entries below them repeat.
-SKIPPED = "button, .rubric, .section-number, .cell_output, .nbdev-mark, .nbdev-origin, .autosummary, details.hide > summary"
+SKIPPED = "button, .rubric, .section-number, .cell_output, .nbdev-mark, .nbdev-origin, .autosummary"
+SKIPPED += ", details.hide > summary"  # what stands over folded code
 
 
 def page_records(html: str) -> dict | None:

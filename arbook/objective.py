@@ -309,8 +309,11 @@ def build_model(
     cls: type[SequenceModel], config: Any, state: Mapping[str, Tensor], path: str | Path
 ) -> Any:
     """Build a model and give it weights, in the precision that they have, without drawing random numbers for others."""
-    with torch.random.fork_rng(devices=[]):
-        model = cls(config)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = cls(config)
+    except (MemoryError, OverflowError, RuntimeError) as error:  # sizes that no machine has
+        raise CheckpointError(f"{path}: its configuration makes no model: {error}") from error
     check_weights(model.state_dict(), state, path)
     floats = [weight.dtype for weight in state.values() if weight.is_floating_point()]
     model.to(floats[0] if floats else torch.get_default_dtype())

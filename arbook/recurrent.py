@@ -510,8 +510,17 @@ class LSTMLM(HiddenLM):
         """Build a model with these weights; no memory is taken before it is known that they fit."""
         if config.n_layer > len(state):
             raise CheckpointError(f"{path} holds {len(state)} tensors for {config.n_layer} layers")
-        with torch.device("meta"):
-            check_weights(cls(config).state_dict(), state, path)
+        try:
+            with torch.device("meta"):
+                expected = cls(config).state_dict()
+        except (
+            OverflowError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # sizes beyond 64 bits
+            raise CheckpointError(f"{path}: its configuration makes no model: {error}") from error
+        check_weights(expected, state, path)
         return super().from_weights(config, state, path)
 
     def loss_and_state(
