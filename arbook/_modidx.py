@@ -582,6 +582,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'arbook.objective.LanguageModel.output_weight': ( 'objective.html#languagemodel.output_weight',
                                                                                     'arbook/objective.py'),
                                   'arbook.objective.SequenceModel': ('objective.html#sequencemodel', 'arbook/objective.py'),
+                                  'arbook.objective.SequenceModel._reads_again': ( 'objective.html#sequencemodel._reads_again',
+                                                                                   'arbook/objective.py'),
                                   'arbook.objective.SequenceModel.carries': ('objective.html#sequencemodel.carries', 'arbook/objective.py'),
                                   'arbook.objective.SequenceModel.compare': ('objective.html#sequencemodel.compare', 'arbook/objective.py'),
                                   'arbook.objective.SequenceModel.device': ('objective.html#sequencemodel.device', 'arbook/objective.py'),

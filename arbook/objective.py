@@ -424,23 +424,28 @@ class SequenceModel(nn.Module):
         return StreamLoss(loss, outputs.new_zeros(()), detach_state(after))
 
     @property
+    def _reads_again(self) -> bool:
+        """Whether `step` is the default one, whose state is all that was read."""
+        return type(self).step is SequenceModel.step
+
+    @property
     def carries(self) -> bool:
         """Whether a text without an end can be read window by window, with a state that does not grow."""
-        return type(self).step is not SequenceModel.step and self.context_length is None
+        return not self._reads_again and self.context_length is None
 
     def select(self, state: Any, rows: Tensor) -> Any:
         """Return the state of some rows of the batch, (W,); None if that is not known, so that they are read again.
 
         A model with a state of tensors whose first axis is the batch says `return rows_of(state, rows)`.
         """
-        return rows_of(state, rows) if type(self).step is SequenceModel.step else None
+        return rows_of(state, rows) if self._reads_again else None
 
     def rewind(self, state: Any, n: int) -> Any:
         """Return the state after the first n positions that it has read; None if that is not known.
 
         The state that is given may be used up by it.
         """
-        return state[:, :n] if type(self).step is SequenceModel.step and state is not None else None
+        return state[:, :n] if self._reads_again and state is not None else None
 
     def parts(self) -> list[nn.Module]:
         """Return the parts that may be divided among processes one after the other, such as blocks of layers."""

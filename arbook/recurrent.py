@@ -413,23 +413,7 @@ class HiddenLM(LanguageModel):
         *,
         ignore_index: int = IGNORE,
     ) -> StreamLoss:
-        """Compute the loss of one window of a stream, and the state with which the next one begins.
-
-        Parameters
-        ----------
-        ids, targets : Tensor of integers, shape (B, T)
-            As `stream_batches` yields them.
-        state : optional
-            What the last call returned; None before the first.
-        reduction, ignore_index
-            As in `autoregressive_loss`.
-
-        Returns
-        -------
-        StreamLoss
-            `loss`; `penalty`, to be added in training, 0 unless the model has one; and `state`, detached: no gradient
-            flows from the next window into this one. That is truncated back-propagation through time.
-        """
+        """Compute the loss of a window and the next state, as `SequenceModel` does, but never hold all logits."""
         hidden, state = self.read(ids, state)
         loss = self._loss(hidden, targets, reduction, ignore_index)
         return StreamLoss(loss, hidden.new_zeros(()), detach_state(state))
