@@ -6,9 +6,10 @@ shows in a minute that all of it works.
 
 The protocol: characters; all models learn from the training part and are judged on the whole validation part, in bits
 per byte, by `perplexity.score`; a model that reads windows moves by half a window. Networks have at most as many
-parameters as the GPT of the preset "cpu", and see as many characters; there are three seeds of each. Their learning
-rates are the best of five on the last tenth of the training part of Tiny Shakespeare. The GPT's settings are those of
-the preset, which were chosen on the validation part of that text: the other text has not been looked at.
+parameters as the GPT of the preset "cpu", and see as many characters; there are three seeds of each. The others share one
+setting, Muon at a rate of 0.01. On the last tenth of the training part of Tiny Shakespeare, with a quarter of the
+steps, it did better than Adam at 0.002, 0.004 and 0.008 (MLP and RNN) and than Muon at 0.005 (GRU) and 0.03 (MLP). The
+GPT's settings are those of the preset, chosen on the validation part of that text; on the other text nothing was chosen.
 """
 
 import argparse
@@ -96,19 +97,19 @@ def window_model(V: int, generator: torch.Generator) -> WindowLM:
     return WindowLM(config, generator=generator)
 
 
-def recurrent(cell: str, **training: Any) -> Rung:
+def recurrent(cell: str) -> Rung:
     def build(V: int, generator: torch.Generator) -> LSTMLM:
         config = largest(lambda R: LSTMConfig(V, n_embd=64, n_hidden=R, cell=cell))
         return LSTMLM(config, generator=generator)
 
-    return Rung("06_recurrent", build, ROWS | {"order": "stream"} | training)
+    return Rung("06_recurrent", build, ROWS | {"order": "stream"})
 
 
 def gpt(V: int, generator: torch.Generator) -> GPT:
     return GPT(GPTConfig.modern(V, **PRESETS["cpu"].model), generator=generator)
 
 
-ROWS = dict(batch_size=32, block_size=64, min_lr_ratio=0.02)
+ROWS = dict(batch_size=32, block_size=64, optimizer="muon", lr=0.01, min_lr_ratio=0.02)
 RUNGS = {
     "uniform": Rung("02_cuts", lambda V, generator: Uniform(V)),
     "unigram": ngrams(1),
@@ -116,10 +117,10 @@ RUNGS = {
     "3-grams": ngrams(3),
     "5-grams": ngrams(5),
     "7-grams": ngrams(7),
-    "MLP": Rung("06_recurrent", window_model, ROWS | {"lr": 4e-3}),
-    "RNN": recurrent("rnn", lr=4e-3),
-    "GRU": recurrent("gru", lr=4e-3),
-    "LSTM": recurrent("lstm", lr=4e-3),
+    "MLP": Rung("06_recurrent", window_model, ROWS),
+    "RNN": recurrent("rnn"),
+    "GRU": recurrent("gru"),
+    "LSTM": recurrent("lstm"),
     "GPT": Rung("07_transformer", gpt, PRESETS["cpu"].training | {"batch_size": 16}),
 }
 
