@@ -6,10 +6,10 @@ shows in a minute that all of it works.
 
 The protocol: characters; all models learn from the training part and are judged on the whole validation part, in bits
 per byte, by `perplexity.score`; a model that reads windows moves by half a window. Networks have at most as many
-parameters as the GPT of the preset "cpu", and see as many characters; there are three seeds of each. The others share one
-setting, Muon at a rate of 0.01. On the last tenth of the training part of Tiny Shakespeare, with a quarter of the
-steps, it did better than Adam at 0.002, 0.004 and 0.008 (MLP and RNN) and than Muon at 0.005 (GRU) and 0.03 (MLP). The
-GPT's settings are those of the preset, chosen on the validation part of that text; on the other text nothing was chosen.
+parameters as the GPT of the preset "cpu", and see as many characters; there are three seeds of each. All but the GPT
+share one setting, Muon at a rate of 0.01. On the last tenth of the training part of Tiny Shakespeare, with a quarter of
+the steps, it did better than Adam at 0.002, 0.004 and 0.008 (MLP and RNN) and than Muon at 0.005 (GRU) and 0.03 (MLP).
+The GPT's settings are those of the preset, chosen on the validation part of that text; on the other text nothing was.
 """
 
 import argparse
