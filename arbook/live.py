@@ -58,6 +58,16 @@ def export(model: GPT, tokenizer: CharTokenizer, path: str | Path, *, name: str 
     ------
     TypeError, ValueError
         If it is another kind of model or tokenizer, they do not fit together, or a weight is no number of 16 bits.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from arbook.transformer import GPTConfig
+    >>> tokenizer = CharTokenizer.train("to be or not to be")
+    >>> model = GPT(GPTConfig(tokenizer.vocab_size, 16, n_embd=8, n_layer=1, n_head=2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export(model, tokenizer, Path(folder) / "model-mine.js").name
+    'model-mine.js'
     """
     if not isinstance(model, GPT) or not isinstance(tokenizer, CharTokenizer):
         got = f"{type(model).__name__} and {type(tokenizer).__name__}"
