@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import re
+import unicodedata
 from collections import UserDict
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import torch
 from arbook import data
 from arbook import objective as ob
 from arbook.tokens import CharTokenizer, Corpus
-from conftest import unavailable
+from conftest import ROOT, unavailable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_losses import random_ids, random_logits
@@ -639,3 +642,49 @@ def test_one_hot_predictions_refuse_bad_windows():
     ):
         with pytest.raises(error, match="contexts"):
             ob.predict_one_hot(weights, wrong)
+
+
+# --- the pictures of the idea pages -----------------------------------------------------------------------------------
+
+
+def words_of(name):
+    """The words that a picture shows, from top to bottom, each line from left to right."""
+    svg = (ROOT / "nbs" / "pictures" / f"{name}.svg").read_text("utf8")
+    found = re.findall(r'<text class="[^"]*" x="([\d.]+)" y="([\d.]+)"[^>]*>([^<]*)<', svg)
+    return [word for _, _, word in sorted((float(y), float(x), word) for x, y, word in found)]
+
+
+def test_the_picture_of_the_shift_shows_the_pairs_of_its_two_texts():
+    docs = [text.split() for text in ("I am a machine learner", "you learn")]
+    vocabulary = [word for doc in docs for word in doc]
+    ids = [[vocabulary.index(word) for word in doc] for doc in docs]
+    inputs, targets = ob.shifted_pairs(ids, pad_id=len(vocabulary))
+    names = [*vocabulary, "·"]
+    expected = []
+    for row, answers in zip(inputs.tolist(), targets.tolist(), strict=True):
+        expected += ["reads", *(names[i] for i in row)]
+        expected += ["answer", *("−100" if i == ob.IGNORE else names[i] for i in answers)]
+    assert words_of("shift") == expected
+
+
+def test_the_two_ways_of_the_picture_read_the_same_words_and_give_the_same_answers():
+    words = words_of("twice")
+    read, answers = "I am a machine".split(), ["p₁", "p₂", "p₃", "p₄"]
+    at_once, in_steps = words[: words.index("step by step")], words[words.index("step by step") :]
+    for part in (at_once, in_steps):
+        assert [word for word in part if word in read] == read
+        assert [word for word in part if word in answers] == answers
+
+
+def test_the_picture_of_a_law_over_texts_multiplies_right():
+    p = np.array([[1, 3], [2, 2]]) / 4
+    law = ob.joint_from([np.array([1, 0]), p, np.broadcast_to(p, (2, 2, 2))])[0]
+    words = words_of("law")
+    shown = {w: words[i + 1] for i, w in enumerate(words) if re.fullmatch("a[ab][ab]", w)}
+    assert len(shown) == 4
+    for text, product in shown.items():
+        factors, value = product.split(" = ")
+        at = tuple("ab".index(letter) for letter in text)
+        steps = [p[pair] for pair in itertools.pairwise(at)]
+        assert [unicodedata.numeric(factor) for factor in factors.split(" · ")] == steps
+        assert Fraction(value) == law[at[1:]]
