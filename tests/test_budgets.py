@@ -20,7 +20,6 @@ STILL: dict[str, set[str]] = {
     "03_encodings": {"longest", "height"},
     "04_objective": {"longest", "height"},
     "04b_conformance": {"longest"},
-    "05_ngrams": {"height"},
     "06_recurrent": {"height"},
     "07_transformer": {"longest", "height"},
     "08_steps": {"longest"},
