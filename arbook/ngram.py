@@ -48,13 +48,14 @@ from arbook.objective import (
 from .sources import stationary_distribution
 from .tokens import Vocab
 
-# Made by `counting`, and offered here as well, where models are made of them.
-_all_ = [ABSENT, UNSEEN, rank_keys, NGramCounts, count_ngrams, Level]
-
 # %% auto #0
 __all__ = ['SMOOTHING', 'maximum_likelihood', 'add_k', 'score_tokens', 'score_next', 'absolute_discount', 'modified_discounts',
            'kneser_ney', 'next_log_probs', 'BackOffLM', 'NGramLM', 'chain_mean', 'chain_deviation', 'ABSENT', 'UNSEEN',
            'rank_keys', 'NGramCounts', 'count_ngrams', 'Level']
+
+# %% ../nbs/05_ngrams.ipynb #11d5efa0
+# Made by `counting`, and offered here as well, where models are made of them.
+_all_ = [ABSENT, UNSEEN, rank_keys, NGramCounts, count_ngrams, Level]
 
 # %% ../nbs/05_ngrams.ipynb #5c0de002
 def context_sums(level: NGramCounts, values: np.ndarray) -> np.ndarray:
