@@ -2,10 +2,12 @@
 
 # `plots`, which needs what only the book needs, is not among the modules: `import arbook.plots`.
 from . import ar as ar
+from . import arpa as arpa
 from . import checkpoints as checkpoints
 from . import cli as cli
 from . import compression as compression
 from . import conformance as conformance
+from . import counting as counting
 from . import data as data
 from . import decoders as decoders
 from . import encodings as encodings

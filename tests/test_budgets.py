@@ -18,7 +18,6 @@ NAMES = sorted(path.stem for path in (ROOT / "nbs").glob("*.ipynb"))
 STILL: dict[str, set[str]] = {
     "01b_least_squares_solved": {"longest"},
     "03_encodings": {"longest", "height"},
-    "05_ngrams": {"height"},
     "06_recurrent": {"height"},
     "07_transformer": {"longest", "height"},
     "08_steps": {"longest"},

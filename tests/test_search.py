@@ -45,8 +45,8 @@ TERMS = {
     "back-off": "05_counts#ask-a-shorter-memory",
     "unseen n-grams": "05_counts#zero",
     "relative frequency": "05_counts#count-what-comes-next",
-    "Kneser-Ney": "05_ngrams#kneser-and-ney-count-the-neighbours-not-the-occurrences",
-    "add-one smoothing": "05_ngrams#a-bad-remedy-and-what-it-teaches",
+    "Kneser-Ney": "05_unseen#kneser-and-ney-count-the-neighbours-not-the-occurrences",
+    "add-one smoothing": "05_unseen#a-bad-remedy-and-what-it-teaches",
     "LSTM": "06_recurrent#gates",
     "vanishing gradient": "06_recurrent#the-gradient-through-time",
     "dropout": "06_recurrent#the-tricks-of-awd-lstm",
@@ -410,7 +410,7 @@ FOLDED_WORD = """() => {  // a word that this section has in a closed box, and n
 
 
 @pytest.mark.site
-@pytest.mark.parametrize("name", ["02_tokens", "05_ngrams", "a4_autodiff"])
+@pytest.mark.parametrize("name", ["02_tokens", "05_unseen", "a4_autodiff"])
 def test_a_word_inside_a_folded_solution_is_unfolded(page, name):
     show(page, f"nbs/{name}.html")
     word = page.evaluate(FOLDED_WORD)
@@ -421,7 +421,7 @@ def test_a_word_inside_a_folded_solution_is_unfolded(page, name):
 
 @pytest.mark.site
 def test_the_page_follows_its_first_mark_until_the_reader_scrolls(page):
-    show(page, "nbs/05_ngrams.html?find=entropy%20rate#the-floor")
+    show(page, "nbs/05_floor.html?find=entropy%20rate#the-floor")
     page.wait_for_function(IN_VIEW)
     grow = """() => new Promise(done => {
         const box = document.createElement('div');
