@@ -34,7 +34,7 @@ from arbook.counting import (
     rank_keys,
 )
 from .files import write_atomically
-from .guards import NotFittedError, as_choice, as_count, as_ids
+from .guards import NotFittedError, as_choice, as_count
 from .losses import IGNORE, check_targets, reduce_losses
 from arbook.objective import (
     StreamLoss,
