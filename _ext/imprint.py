@@ -24,7 +24,7 @@ LICENCE = ("Apache License 2.0", "LICENSE.txt")
 _SENTENCE = re.compile(r".+?[.!?](?=\s|$)", re.DOTALL)
 _STEP = re.compile(
     r'<section [^>]*?id="(?P<section>[^"]+)"[^>]*>\s*(?:<span[^>]*></span>\s*)*'
-    r'<h\d>(?:<span class="section-number">(?P<number>[\d.]+)\. </span>)?(?P<title>.*?)<'
+    r'<h\d>(?:<span class="section-number">[^<]*</span>)?(?P<title>.*?)(?:<a class="headerlink"|</h)'
     r'|href="[./]*bibliography\.html#(?P<work>[^"]+)"',
     re.DOTALL,
 )
@@ -152,30 +152,36 @@ def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             block[:] = [nodes.Text(text)]
 
 
-def citing_sections(pages: dict[str, str]) -> dict[str, dict[str, str]]:
-    """Where each work is cited: its anchor -> {number of the section, or title of a page without numbers: address}."""
-    places: dict[str, dict[str, str]] = defaultdict(dict)
+def citing_sections(pages: dict[str, str]) -> dict[str, dict[str, dict[str, str]]]:
+    """Where each work is cited: its anchor -> {title of a page: {address of a section of it: title of the section}}."""
+    places: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for page, text in sorted(pages.items()):
-        label = address = title = ""
+        title = section = address = ""
         for step in _STEP.finditer(text):
             if step["section"]:
-                title = title or step["title"].strip()
-                label, address = step["number"] or title, f"{page}#{step['section']}"
+                section = re.sub(r"<[^>]*>", "", step["title"]).strip()
+                title, address = title or section, f"{page}#{step['section']}"
             elif address:
-                places[step["work"]].setdefault(label, address)
+                places[step["work"]][title][address] = section
     return places
 
 
-def link_back(bibliography: str, places: dict[str, dict[str, str]]) -> str:
+def link_back(bibliography: str, places: dict[str, dict[str, dict[str, str]]]) -> str:
     """The bibliography, each work of which says where it is cited."""
 
+    def link(address: str, text: str) -> str:
+        return f'<a class="reference internal" href="{address}">{text}</a>'
+
+    def on_page(title: str, sections: dict[str, str]) -> str:
+        """The page, which is a link if the work is cited before its first section, and the sections in parentheses."""
+        top = next((link(*found) for found in sections.items() if found[1] == title), title)
+        below = [link(*found) for found in sections.items() if found[1] != title]
+        return f"{top} ({', '.join(below)})" if below else top
+
     def extended(work: re.Match) -> str:
-        links = [
-            f'<a class="reference internal" href="{address}">{label}</a>'
-            for label, address in places.get(work[1], {}).items()
-        ]
+        found = [on_page(title, sections) for title, sections in places.get(work[1], {}).items()]
         return work[0] + (
-            f'\n<p class="cited-in">Cited in {", ".join(links)}.</p>' if links else ""
+            f'\n<p class="cited-in">Cited in {", ".join(found)}.</p>' if found else ""
         )
 
     return _WORK.sub(extended, re.sub(r'\n<p class="cited-in">.*?</p>', "", bibliography))

@@ -22,8 +22,10 @@ except ImportError as error:
     ) from error
 import numpy as np
 
+from . import data
+
 # %% auto #0
-__all__ = ['DATA', 'MODEL', 'FORECAST', 'BASELINE', 'use_style', 'axes', 'fan', 'next_token_figure', 'matrix', 'table']
+__all__ = ['DATA', 'MODEL', 'FORECAST', 'BASELINE', 'use_style', 'axes', 'fan', 'next_token_figure', 'matrix', 'table', 'ladder']
 
 # %% ../nbs/a2_plots.ipynb #a92acca7
 DATA = "#000000"
@@ -278,3 +280,77 @@ def table(
     head = _row(heads, sides, ["th scope=col"] * len(heads))
     above = f'<caption style="caption-side: top">{escape(caption)}</caption>' if caption else ""
     return HTML(f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+# %% ../nbs/a2_plots.ipynb #a2002add
+def _bits(values: Sequence[float]) -> str:
+    """The mean of several seeds, with their range."""
+    mean, low, high = (f"{value:.2f}" for value in (np.mean(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low}–{high})"
+
+
+def _learned(rung: dict[str, Any]) -> str:
+    """How long a model learned, and where it was if not on one core."""
+    seconds = float(np.median(rung["seconds"]))
+    device = rung.get("device")
+    return f"{seconds:,.{int(seconds < 10)}f}" + (f", {device}" if device else "")
+
+
+def _bar(share: float) -> str:
+    """A ground that is coloured from the left, on light paper and on dark."""
+    colour, end = "rgba(64, 138, 201, .3)", f"{100 * share:.1f}%"
+    return f"background: linear-gradient(90deg, {colour} {end}, transparent {end})"
+
+# %% ../nbs/a2_plots.ipynb #a2003add
+def ladder(
+    text: str = "tinyshakespeare",
+    rungs: Sequence[str] | None = None,
+    *,
+    n_written: int = 40,
+    link: str | None = None,
+) -> HTML:
+    """Set the score board of the book as a table: what each kind of model reaches on one text.
+
+    Parameters
+    ----------
+    text : {"tinyshakespeare", "shakespeare"}
+        Tiny Shakespeare, or the plays of `arbook.data.splits("shakespeare")`.
+    rungs : sequence of str, optional
+        The names of those to show; all if left out.
+    n_written : int
+        How many of the characters that a model writes are shown, at most 120.
+    link : str, optional
+        The address of a page, with `{}` for its name: then each rung leads to the page that explains it.
+
+    Returns
+    -------
+    IPython.display.HTML
+        Bits per byte of new text, as the mean (and range) of the seeds, the numbers that a model consists of, the time
+        to learn them, and what the first seed writes.
+
+    Raises
+    ------
+    ValueError
+        If there is no such text or rung in the record.
+    """
+    texts = data.record("runs/ladder.json")["texts"]
+    if text not in texts:
+        raise ValueError(f"text must be one of {', '.join(texts)}, got {text!r}")
+    known = texts[text]["rungs"]
+    if unknown := set(rungs or ()) - known.keys():
+        raise ValueError(f"rungs must be among {', '.join(known)}; got {', '.join(unknown)}")
+    most = max(float(np.mean(rung["bits"])) for rung in known.values())
+    rows = []
+    for name in rungs or known:
+        rung = known[name]
+        title = f'<a href="{link.format(rung["page"])}">{name}</a>' if link else name
+        bar = _bar(float(np.mean(rung["bits"])) / most)
+        written = escape(rung["writes"][:n_written]).replace("\n", "↵")
+        rows.append(
+            f'<tr><th scope="row">{title}</th><td style="{bar}">{_bits(rung["bits"])}</td>'
+            f"<td>{rung['parameters']:,}</td><td>{_learned(rung)}</td><td><code>{written}</code></td></tr>"
+        )
+    heads = ["model", "bits per byte", "numbers", "seconds", "writes"]
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    return HTML(
+        f'<table class="ladder"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )

@@ -37,7 +37,7 @@ STILL_UNLISTED: dict[str, set[str]] = {"README.md": set(), "index.md": set()}
 LINES, CLASS_LINES, NAMES = 1_200, 150, 375
 MOST_NAMES = {
     "ar": 34, "leastsquares": 6, "tables": 4, "sources": 8, "data": 16, "tokens": 12, "encodings": 16, "micro": 22,
-    "plots": 10, "training": 12, "runs": 16, "cli": 1, "workshop": 8, "rules": 24, "sampling": 24, "decoders": 4,
+    "plots": 11, "training": 12, "runs": 16, "cli": 1, "workshop": 8, "rules": 24, "sampling": 24, "decoders": 4,
     "transformer": 18, "ngram": 20, "compression": 20, "objective": 20, "conformance": 4, "recurrent": 20,
     "perplexity": 10, "guards": 12, "files": 10, "steps": 14, "checkpoints": 10, "machines": 6,
 }  # fmt: skip
