@@ -12,7 +12,8 @@ On its page the drawing stands in the text instead of being loaded: then its cla
 same in all of them, which stays behind; `python _ext/pictures.py` writes it into files that lack it.
 
 With `class="touch" data-touch="NAME"` the picture is the still of an interaction. Its page, and no other, then loads
-`touch.js` and `touch-NAME.js`. Jupyter Book would load every script of `_static` on every page.
+`touch.js` and `touch-NAME.js`, and between them what a line of the latter asks for: "// needs live.js". Jupyter Book
+would load every script of `_static` on every page.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ IMAGE = re.compile(
     r'<img\b(?=[^>]*\ssrc="(?P<src>[^":]+\.svg)")(?=[^>]*\salt="(?P<alt>[^"]*)")[^>]*>'
 )
 TOUCH = re.compile(r'<figure\b[^>]*\bdata-touch="([\w-]+)"')
+NEEDS = re.compile(r"^// needs (\S+\.js)$", re.MULTILINE)
 OWN_STYLE = re.compile(r"\s*<style>.*?</style>", re.DOTALL)
 
 
@@ -61,6 +63,16 @@ def touched(body: str) -> list[str]:
     return list(dict.fromkeys(TOUCH.findall(body)))
 
 
+def scripts_of(names: list[str], static: Path) -> list[str]:
+    """The scripts that a page with these interactions loads, in their order."""
+    needed = []
+    for name in names:
+        file = static / f"touch-{name}.js"
+        needed += NEEDS.findall(file.read_text("utf8")) if file.exists() else []
+    own = [f"touch-{name}.js" for name in names]
+    return list(dict.fromkeys(["touch.js", *needed, *own])) if names else []
+
+
 def complete_page(app: Sphinx, name: str, template: str, context: dict, doctree: object) -> None:
     """Draw the pictures of a page, and let it load the scripts of its interactions."""
     if not (body := context.get("body")):
@@ -69,8 +81,7 @@ def complete_page(app: Sphinx, name: str, template: str, context: dict, doctree:
         context["body"] = with_drawings(body, Path(app.srcdir, name).parent)
     except OSError as error:
         logger.warning(f"a picture is missing: {error.filename}", location=name)
-    scripts = [f"touch-{one}.js" for one in touched(body)]
-    for script in ["touch.js", *scripts] if scripts else []:
+    for script in scripts_of(touched(body), Path(app.srcdir, "_static")):
         if not Path(app.srcdir, "_static", script).exists():
             logger.warning(f"_static/{script} is missing", location=name)
         app.add_js_file(script, loading_method="defer")
@@ -78,8 +89,9 @@ def complete_page(app: Sphinx, name: str, template: str, context: dict, doctree:
 
 def keep_scripts_back(app: Sphinx, config: Config) -> None:
     """Take interactions out of what every page loads."""
+    kept_back = ("touch", "live", "model-")
     config.html_js_files = [
-        file for file in config.html_js_files if not str(file).startswith("touch")
+        file for file in config.html_js_files if not str(file).startswith(kept_back)
     ]
 
 

@@ -36,6 +36,7 @@
 //   touch.check({ label, value })                           on or off
 //   touch.text({ label, value, rows })                      a line to type in, or several of them
 //   touch.button(label, action)
+//   touch.file({ label, accept }, read)                     a file of the reader's: read(text), which may throw what is wrong with it
 // Views, side by side where there is room; all take a name for screen readers:
 //   touch.panel(name).show(height, (width, height) => svg, description)   a drawing, as wide as its place
 //   touch.row(name).show(words, { above: (x, chosen) => [height, svg], below: (i) => text, reach })
@@ -162,6 +163,17 @@ window.arbookTouch = (() => {
       return pressed;
     };
 
+    const file = ({ label: text, accept }, read) => {
+      const input = element("input", { type: "file", accept });
+      control("file", text, input, () => input.value, () => {});
+      input.addEventListener("change", async () => {
+        try {
+          read(await input.files[0].text());
+          change();
+        } catch (error) { say(`${error.message}.`); }
+      });
+    };
+
     const draw = (place, height, content, attributes) => {
       place.innerHTML = shape("svg", { viewBox: `0 0 ${place.clientWidth} ${height}`, width: "100%", height, ...attributes }, content);
     };
@@ -241,7 +253,7 @@ window.arbookTouch = (() => {
     };
 
     const touch = {
-      slider, choice, check, text: typed, button, panel, row, words, say, shape, escape, label, line, arc, axes,
+      slider, choice, check, text: typed, button, file, panel, row, words, say, shape, escape, label, line, arc, axes,
       draw: (what) => (update = what),
     };
     touch.start = () => {

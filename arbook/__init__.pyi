@@ -12,6 +12,7 @@ from . import encodings as encodings
 from . import files as files
 from . import guards as guards
 from . import leastsquares as leastsquares
+from . import live as live
 from . import machines as machines
 from . import micro as micro
 from . import ngram as ngram

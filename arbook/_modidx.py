@@ -484,6 +484,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                 'arbook/leastsquares.py'),
                                      'arbook.leastsquares.window_moments': ( 'least_squares_solved.html#window_moments',
                                                                              'arbook/leastsquares.py')},
+            'arbook.live': { 'arbook.live._in_half': ('live.html#_in_half', 'arbook/live.py'),
+                             'arbook.live.export': ('live.html#export', 'arbook/live.py')},
             'arbook.machines': { 'arbook.machines.Team': ('machines.html#team', 'arbook/machines.py'),
                                  'arbook.machines.Team.joined': ('machines.html#team.joined', 'arbook/machines.py'),
                                  'arbook.machines.Team.rows': ('machines.html#team.rows', 'arbook/machines.py'),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import live_model
 import pictures
 from conftest import ROOT
 
@@ -10,7 +11,7 @@ WIDTH = 544  # pixels of the views: 34 rem, as wide as a picture may be
 PAGE = """<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width">
 <link rel="stylesheet" href="{static}/arbook.css"><link rel="stylesheet" href="{static}/touch.css">
-<script src="{static}/touch.js" defer></script><script src="{static}/touch-{name}.js" defer></script></head>
+{scripts}</head>
 <body style="background: var(--pst-color-background, #fff); color: var(--pst-color-text-base)"><main class="bd-article">
 <figure class="touch" data-touch="{name}" style="box-sizing: content-box; width: 544px; max-width: calc(100% - 2rem)">
 <figcaption>What to try.</figcaption></figure>
@@ -49,7 +50,14 @@ RECORD = """() => {
 def page_of(name: str, folder: Path) -> str:
     """Write a page with nothing but one interaction; return its address."""
     file = folder / f"{name}.html"
-    file.write_text(PAGE.format(name=name, static=(ROOT / "_static").as_uri()), "utf8")
+    static = ROOT / "_static"
+    live_model.write(ROOT)
+    loaded = [
+        f'<script src="{(static / script).as_uri()}" defer></script>'
+        for script in pictures.scripts_of([name], static)
+    ]
+    page = PAGE.format(name=name, static=static.as_uri(), scripts="".join(loaded))
+    file.write_text(page, "utf8")
     return file.as_uri()
 
 
