@@ -16,6 +16,7 @@ from . import live as live
 from . import machines as machines
 from . import micro as micro
 from . import ngram as ngram
+from . import losses as losses
 from . import objective as objective
 from . import perplexity as perplexity
 from . import recurrent as recurrent

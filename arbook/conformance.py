@@ -11,15 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .losses import IGNORE, REDUCTIONS, autoregressive_loss, count_targets
 from arbook.objective import (
-    IGNORE,
-    REDUCTIONS,
     LanguageModel,
     SequenceModel,
     as_token_ids,
-    autoregressive_loss,
     can_be_rebuilt,
-    count_targets,
     evaluating,
     exchanged,
     read_in_steps,

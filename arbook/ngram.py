@@ -26,15 +26,13 @@ from numpy.typing import ArrayLike
 
 from .files import write_atomically
 from .guards import NotFittedError, as_choice, as_count, as_ids
+from .losses import IGNORE, check_targets, reduce_losses
 from arbook.objective import (
     StreamLoss,
     check_token_state,
     rows_of,
-    IGNORE,
     LanguageModel,
     as_token_ids,
-    check_targets,
-    reduce_losses,
 )
 from .sources import stationary_distribution
 from .tokens import Vocab

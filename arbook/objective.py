@@ -5,7 +5,6 @@
 # %% ../nbs/04_objective.ipynb #ca5f2015
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
@@ -15,11 +14,8 @@ from typing import Any, NamedTuple, Self, get_type_hints
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 from .encodings import onehot_gram, windows
 from arbook.files import (
@@ -31,12 +27,30 @@ from arbook.files import (
     write_checkpoint,
 )
 from .guards import as_count, as_ids
+from arbook.losses import (
+    IGNORE,
+    autoregressive_loss,
+    check_range,
+    cross_entropy_gradient,
+    holds_integers,
+    linear_cross_entropy,
+    squared_loss,
+)
+
+# What users look for here, wherever it is made.
+_all_ = [
+    IGNORE,
+    autoregressive_loss,
+    cross_entropy_gradient,
+    linear_cross_entropy,
+    squared_loss,
+]
 
 # %% auto #0
-__all__ = ['IGNORE', 'conditionals', 'joint_from', 'cross_entropy_gradient', 'StreamLoss', 'rows_of', 'SequenceModel',
-           'LanguageModel', 'read_in_steps', 'causal_check', 'shifted_pairs', 'autoregressive_loss', 'squared_loss',
-           'effective_choices', 'perplexity', 'compute_perplexity', 'linear_cross_entropy', 'fit_one_hot',
-           'predict_one_hot']
+__all__ = ['conditionals', 'joint_from', 'StreamLoss', 'rows_of', 'SequenceModel', 'LanguageModel', 'read_in_steps',
+           'causal_check', 'shifted_pairs', 'effective_choices', 'perplexity', 'compute_perplexity', 'fit_one_hot',
+           'predict_one_hot', 'IGNORE', 'autoregressive_loss', 'cross_entropy_gradient', 'linear_cross_entropy',
+           'squared_loss']
 
 # %% ../nbs/04_objective.ipynb #b6ae5f33
 def conditionals(joint: ArrayLike) -> list[np.ndarray]:
@@ -89,28 +103,6 @@ def joint_from(factors: Sequence[np.ndarray]) -> np.ndarray:
         joint = joint[..., None] * factor  # (V,) * t -> (V,) * (t + 1)
     return joint
 
-# %% ../nbs/04_objective.ipynb #db421c35
-def cross_entropy_gradient(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the gradient of each token's cross-entropy with respect to its logits, p - 1[k = target].
-
-    Parameters
-    ----------
-    logits : Tensor of float, shape (..., V)
-    targets : Tensor of int64, shape (...)
-
-    Returns
-    -------
-    Tensor, shape (..., V)
-        Each row sums to 0.
-
-    Examples
-    --------
-    >>> cross_entropy_gradient(torch.zeros(2), torch.tensor(0)).tolist()
-    [-0.5, 0.5]
-    """
-    one_hot = F.one_hot(targets.long(), logits.shape[-1]).to(logits.dtype)
-    return logits.softmax(-1) - one_hot
-
 # %% ../nbs/04_objective.ipynb #830b62c0
 #| code-fold: true
 #| code-summary: Code of the two guards
@@ -150,24 +142,6 @@ def as_token_ids(ids: Tensor, vocab_size: int, context_length: int | None = None
     if ids.device.type == "cpu":
         check_range(ids, vocab_size, "ids")
     return ids
-
-
-def holds_integers(x: Tensor) -> bool:
-    """Return whether a tensor is of an integer type; truth values are not integers."""
-    return not (x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool)
-
-
-def check_range(ids: Tensor, vocab_size: int, name: str, allowed: int | None = None) -> None:
-    """Raise ValueError if an id is not between 0 and V - 1, and is not the one that is `allowed` besides."""
-    outside = (ids < 0) | (ids >= vocab_size)
-    if allowed is not None:
-        outside &= ids != allowed
-    if outside.any():
-        at = outside.nonzero()[0].tolist()
-        raise ValueError(
-            f"{name}{at} is {ids[tuple(at)].item()}; it must be between 0 and {vocab_size - 1}"
-            + ("" if allowed is None else f", or {allowed} to be ignored")
-        )
 
 
 def check_token_state(state: Tensor, B: int, size: int, vocab_size: int) -> Tensor:
@@ -613,9 +587,6 @@ def evaluating(*models: Any) -> Iterator[None]:
             part.training = mode
 
 # %% ../nbs/04_objective.ipynb #c7d3300d
-IGNORE = -100  # the target of a position that does not count
-
-
 def shifted_pairs(docs: Iterable[Sequence[int]], *, pad_id: int = 0) -> tuple[Tensor, Tensor]:
     """Turn documents into a batch of inputs and of targets, which are the inputs shifted by one.
 
@@ -667,131 +638,8 @@ def as_document(doc: Sequence[int]) -> Tensor:
         raise ValueError(f"docs must hold ids of at least 0, got {row.min()}")
     return row
 
-# %% ../nbs/04_objective.ipynb #eef0795b
-def autoregressive_loss(
-    logits: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = IGNORE
-) -> Tensor:
-    """Compare predictions with targets by cross-entropy, averaged over the tokens that count.
-
-    Parameters
-    ----------
-    logits : Tensor of float, shape (B, T, V)
-        Or (..., V). Half precision is computed in float32.
-    targets : Tensor of integers, shape (B, T)
-        The token that `logits[:, t]` scores, or `ignore_index`.
-    reduction : {"mean", "sum", "none"}
-        "mean" divides by the number of targets that count. "none" returns the loss of each, 0 where it is ignored.
-    ignore_index : int
-        The target of positions that do not count.
-
-    Returns
-    -------
-    Tensor, shape () or (B, T)
-        Nats, or nats per token for "mean".
-
-    Raises
-    ------
-    TypeError, ValueError
-        If shapes do not fit, or a target is no id. (On a GPU the range is left to PyTorch, which fails too.)
-    ValueError
-        If "mean" is asked of no target at all: the average of nothing is not a number. "sum" is 0 then.
-
-    References
-    ----------
-    Third source lecture, code `autoregressive_loss`. There `view` fails on logits that are not contiguous, and the
-    mean of nothing is nan.
-    """
-    logits = as_logits(logits)
-    check_targets(targets, logits.shape[:-1], logits.shape[-1], ignore_index)
-    targets = targets.long()
-    rows = logits.reshape(-1, logits.shape[-1])  # (B T, V)
-    losses = F.cross_entropy(rows, targets.reshape(-1), reduction="none", ignore_index=ignore_index)
-    return reduce_losses(losses.reshape(targets.shape), targets, reduction, ignore_index)
-
-
-def squared_loss(
-    logits: Tensor, targets: Tensor, reduction: str = "mean", *, ignore_index: int = IGNORE
-) -> Tensor:
-    """Compare probabilities with one-hot targets by squared distance; otherwise like `autoregressive_loss`.
-
-    References
-    ----------
-    Second source lecture. As a score of forecasts it is Brier's (1950).
-    """
-    logits = as_logits(logits)
-    check_targets(targets, logits.shape[:-1], logits.shape[-1], ignore_index)
-    targets = targets.long()
-    one_hot = F.one_hot(targets.where(targets != ignore_index, 0), logits.shape[-1])
-    losses = (logits.softmax(-1) - one_hot).square().sum(-1)
-    return reduce_losses(losses.where(targets != ignore_index, 0), targets, reduction, ignore_index)
-
-# %% ../nbs/04_objective.ipynb #c20118a3
-#| code-fold: true
-#| code-summary: Code of what losses share
+# %% ../nbs/04_objective.ipynb #3aeddf58
 ROUNDING = 1e-3  # how far above 0 a log-probability may be by rounding
-
-
-REDUCTIONS = ("mean", "sum", "none")
-
-
-def as_logits(logits: Tensor) -> Tensor:
-    """Return logits (..., V), half precision as float32, or raise TypeError or ValueError."""
-    if not isinstance(logits, Tensor) or not logits.dtype.is_floating_point:
-        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits must be a tensor of floats, got {got}")
-    if not logits.ndim:
-        raise ValueError("logits must have shape (..., V), got ()")
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def check_targets(
-    targets: Tensor, shape: Sequence[int], vocab_size: int, ignore_index: int
-) -> None:
-    """Raise unless targets are integers of a shape, each an id or `ignore_index`."""
-    if not isinstance(targets, Tensor) or not holds_integers(targets):
-        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
-        raise TypeError(f"targets must be a tensor of integers, got {got}")
-    if targets.shape != torch.Size(shape):
-        raise ValueError(
-            f"targets must have shape {tuple(shape)}, one for each row of logits, got {tuple(targets.shape)}"
-        )
-    if targets.device.type == "cpu":
-        check_range(targets.long(), vocab_size, "targets", allowed=ignore_index)
-
-
-def reduce_losses(
-    losses: Tensor, targets: Tensor, reduction: str, ignore_index: int = IGNORE
-) -> Tensor:
-    """Sum the losses of tokens, average them over those that count, or leave them alone.
-
-    Parameters
-    ----------
-    losses : Tensor of float, shape (...)
-        The loss of each token, 0 where the target is ignored.
-    targets : Tensor of integers, shape (...)
-    reduction : {"mean", "sum", "none"}
-    """
-    _check_reduction(reduction)
-    if reduction == "none":
-        return losses
-    return (
-        losses.sum() if reduction == "sum" else losses.sum() / count_targets(targets, ignore_index)
-    )
-
-
-def _check_reduction(reduction: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
-
-
-def count_targets(targets: Tensor, ignore_index: int = IGNORE) -> int:
-    """Return how many targets count, at least 1, or raise ValueError."""
-    n = int((targets.long() != ignore_index).sum())
-    if not n:
-        raise ValueError(
-            f"all targets are {ignore_index}: there is nothing to average; use reduction='sum'"
-        )
-    return n
 
 # %% ../nbs/04_objective.ipynb #3aeddf59
 def effective_choices(probs: ArrayLike) -> np.ndarray:
@@ -933,218 +781,6 @@ def sequence_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
     if isinstance(model, LanguageModel):
         return model.loss(ids, targets, "sum")
     return autoregressive_loss(model(ids), targets, "sum")
-
-# %% ../nbs/04_objective.ipynb #669be6d9
-class _LinearCrossEntropy(torch.autograd.Function):
-    """The summed or mean cross-entropy of a linear layer, and its gradients, a chunk of rows at a time."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, bias, targets, ignore_index, chunk_size, mean):
-        # sums of half precision are kept in float32
-        exact = torch.promote_types(hidden.dtype, torch.float32)
-        inputs = (hidden, weight, bias)
-        grads = [
-            torch.zeros_like(x, dtype=exact) if needed else None
-            for x, needed in zip(inputs, ctx.needs_input_grad, strict=False)
-        ]
-        total = hidden.new_zeros((), dtype=exact)
-        n = (targets != ignore_index).sum().to(exact) if mean else torch.ones_like(total)
-        range_factor = _range_factor(hidden, weight, n, chunk_size)
-        share = (
-            range_factor / n
-        )  # of each loss in the result: applied before products, so that those fit
-        for start in range(0, len(hidden), chunk_size):
-            chunk = slice(start, start + chunk_size)
-            h, keep = hidden[chunk], targets[chunk] != ignore_index
-            target = targets[chunk].where(keep, 0)[:, None]  # (n, 1)
-            logits = F.linear(h, weight, bias).to(exact)  # (n, V), the only tensor of this size
-            score = logits.gather(1, target)
-            top = logits.amax(1, keepdim=True)
-            total_exp = logits.sub_(top).exp_().sum(1, keepdim=True)  # (n, 1)
-            # Not +=, after which PyTorch 2.11 compiles a backward pass that returns zeros.
-            total = total + (total_exp.log() + top - score)[:, 0].where(keep, 0).sum()
-            if any(ctx.needs_input_grad):
-                logits.mul_(share / total_exp)  # now the probabilities
-                logits.scatter_add_(1, target, -share.expand_as(target))
-                logits.masked_fill_(~keep[:, None], 0)  # now G of this chunk
-                _add_gradients(grads, chunk, logits, h, weight)
-            del logits  # before the next chunk is made
-        ctx.save_for_backward(range_factor, *grads)
-        ctx.spent = False
-        return total / n
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, upstream):
-        if ctx.spent:
-            raise RuntimeError(
-                "a backward pass cannot go through linear_cross_entropy a second time: the gradients were made with "
-                "the loss, and have been handed out; compute the loss again, or use reduction='none'"
-            )
-        ctx.spent = True
-        range_factor, *grads = ctx.saved_tensors
-        factor = upstream / range_factor
-        hidden, weight, bias = (g if g is None else g.mul_(factor) for g in grads)
-        return hidden, weight, bias, None, None, None, None
-
-
-def _add_gradients(grads, chunk: slice, G: Tensor, h: Tensor, weight: Tensor) -> None:
-    for_hidden, for_weight, for_bias = grads
-    if for_bias is not None:
-        for_bias += G.sum(0)
-    G = G.to(h.dtype)
-    if for_hidden is not None:
-        for_hidden[chunk] = G @ weight
-    if for_weight is not None and for_weight.dtype == h.dtype:
-        for_weight.addmm_(G.T, h)  # adds in place: no second (V, C)
-    elif for_weight is not None:
-        for_weight += G.T @ h
-
-# %% ../nbs/04_objective.ipynb #1b6af6be
-def linear_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    *,
-    bias: Tensor | None = None,
-    reduction: str = "mean",
-    ignore_index: int = IGNORE,
-    chunk_size: int | None = None,
-) -> Tensor:
-    """Compute `autoregressive_loss(hidden @ weight.T + bias, targets)` without ever holding all logits.
-
-    For "mean" and "sum" the gradients are computed along with the loss, so the backward pass costs nothing, and can run
-    only once. For "none" it computes each chunk again. Under autocast, products are in its precision, losses float32.
-    Where the gradients of full logits fit into half precision, so do these, and sums are as exact as in float32.
-
-    Parameters
-    ----------
-    hidden : Tensor of float, shape (..., C)
-        What the output layer reads, for example (B, T, C).
-    weight : Tensor of float, shape (V, C)
-        The output layer, as in `nn.Linear`.
-    targets : Tensor of integers, shape (...)
-        Ids, or `ignore_index`.
-    bias : Tensor of float, shape (V,), optional
-    reduction, ignore_index
-        As in `autoregressive_loss`.
-    chunk_size : int, optional
-        Rows at a time. By default as many as make `CHUNK_ELEMENTS` logits.
-
-    Returns
-    -------
-    Tensor, shape () or (...)
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `autoregressive_loss`; or if C or V differ between the arguments.
-
-    References
-    ----------
-    Gradients in the forward pass: Hsu et al., Liger Kernel: efficient Triton kernels for LLM training, 2024.
-    Wijmans et al., Cut your losses in large-vocabulary language models, ICLR 2025.
-    """
-    V = _output_size(hidden, weight, bias)
-    check_targets(targets, hidden.shape[:-1], V, ignore_index)
-    rows, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1).long()  # (N, C), (N,)
-    n = max(1, CHUNK_ELEMENTS // V) if chunk_size is None else as_count(chunk_size, "chunk_size")
-    _check_reduction(reduction)
-    if reduction == "mean":
-        count_targets(targets, ignore_index)  # raises if there is nothing to average
-    rows, weight = _autocast(rows), _autocast(weight)
-    bias = None if bias is None else _autocast(bias)
-    with torch.autocast(hidden.device.type, enabled=False):
-        if reduction == "none":
-            losses = _losses_in_chunks(rows, weight, bias, flat, ignore_index, n)
-            return losses.reshape(targets.shape)
-        mean = reduction == "mean"
-        return _LinearCrossEntropy.apply(rows, weight, bias, flat, ignore_index, n, mean)
-
-# %% ../nbs/04_objective.ipynb #26709134
-#| code-fold: true
-#| code-summary: Code of its parts
-CHUNK_ELEMENTS = 2**24  # logits computed at a time, 64 MB in float32
-
-
-def _output_size(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> int:
-    for name, x in (("hidden", hidden), ("weight", weight), ("bias", bias)):
-        if x is not None and not (isinstance(x, Tensor) and x.dtype.is_floating_point):
-            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"{name} must be a tensor of floats, got {got}")
-    if (
-        weight.ndim != 2
-        or not len(weight)
-        or not hidden.ndim
-        or hidden.shape[-1] != weight.shape[1]
-    ):
-        raise ValueError(
-            "hidden (..., C) and weight (V, C), with V at least 1, must share C, got "
-            f"{tuple(hidden.shape)} and {tuple(weight.shape)}"
-        )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must have shape ({len(weight)},), got {tuple(bias.shape)}")
-    return len(weight)
-
-
-def _range_factor(hidden: Tensor, weight: Tensor, n: Tensor, chunk_size: int) -> Tensor:
-    """Return by what to multiply G, whose entries are at most 1 / n, so that its products use the range of float16.
-
-    The largest number there is 65504. A sum over the rows of a chunk is at most (rows) max |h| / n, one over the tokens
-    at most 2 max |w| / n, since a row of |G| sums to at most 2 / n. All other types have range enough: 1.
-    """
-    if hidden.dtype != torch.float16:
-        return torch.ones_like(n)
-    rows = min(chunk_size, len(hidden))
-    most = [rows * _largest(hidden), 2 * _largest(weight), torch.ones_like(n)]
-    factor = (2**15 * n / torch.stack(most).amax()).log2().floor().exp2()
-    return factor.where(factor.isfinite() & (factor > 0), 1)
-
-
-def _largest(x: Tensor) -> Tensor:
-    if not x.numel():
-        return x.new_zeros((), dtype=torch.float32)
-    return torch.linalg.vector_norm(x.detach(), torch.inf).float()  # no copy, unlike x.abs().amax()
-
-
-class _WideLinear(torch.autograd.Function):
-    """A linear layer in half precision whose gradients are computed, and so added up over chunks, in float32."""
-
-    @staticmethod
-    def forward(ctx, h, weight, bias):
-        ctx.save_for_backward(h, weight)
-        ctx.has_bias = bias is not None
-        return F.linear(h, weight.to(h.dtype), bias.to(h.dtype) if ctx.has_bias else None)
-
-    @staticmethod
-    def backward(ctx, G):
-        h, weight = ctx.saved_tensors
-        G, for_bias = G.float(), G.float().sum(0) if ctx.has_bias else None
-        return (G @ weight).to(h.dtype), G.T @ h.float(), for_bias
-
-
-def _losses_in_chunks(hidden, weight, bias, targets, ignore_index: int, n: int) -> Tensor:
-    linear = F.linear
-    if hidden.dtype in (torch.float16, torch.bfloat16) and torch.is_grad_enabled():
-        linear, weight = _WideLinear.apply, weight.float()
-        bias = None if bias is None else bias.float()
-
-    def losses(h: Tensor, t: Tensor) -> Tensor:
-        return autoregressive_loss(linear(h, weight, bias), t, "none", ignore_index=ignore_index)
-
-    chunks = zip(hidden.split(n), targets.split(n), strict=True)
-    if not torch.is_grad_enabled():
-        return torch.cat([losses(h, t) for h, t in chunks])
-    again = functools.partial(checkpoint, losses, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat([again(h, t) for h, t in chunks])
-
-
-def _autocast(x: Tensor) -> Tensor:
-    """Return a tensor in the precision of autocast, if it is on, and without history where no gradient is wanted."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(kind))  # autocast leaves float64 alone, and so do we
-    return x if torch.is_grad_enabled() else x.detach()
 
 # %% ../nbs/04_objective.ipynb #9ca74327
 def fit_one_hot(ids: ArrayLike, context: int, vocab_size: int) -> np.ndarray:

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .guards import Bounds, Checked, Count, as_count, as_ids
+from .losses import CHUNK_ELEMENTS
 from arbook.objective import (
-    CHUNK_ELEMENTS,
     ROUNDING,
     LanguageModel,
     as_token_ids,

@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from arbook import machines, objective, runs, steps, training
+from arbook import losses, machines, objective, runs, steps, training
 from arbook.runs import as_setting
 from arbook.objective import LanguageModel, autoregressive_loss
 from arbook.recurrent import LSTMLM, LSTMConfig
@@ -236,12 +236,12 @@ class Theirs(LanguageModel):
 @contextlib.contextmanager
 def chunks_of(elements: int | None) -> Iterator[None]:
     """Let the loss of the output layer compute so many logits at a time. (The compiler writes each chunk out.)"""
-    before = objective.CHUNK_ELEMENTS
-    objective.CHUNK_ELEMENTS = elements or before
+    before = losses.CHUNK_ELEMENTS
+    losses.CHUNK_ELEMENTS = elements or before
     try:
         yield
     finally:
-        objective.CHUNK_ELEMENTS = before
+        losses.CHUNK_ELEMENTS = before
 
 
 def gpt2_small(quick: bool) -> GPTConfig:

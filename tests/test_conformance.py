@@ -14,6 +14,7 @@ from arbook import conformance
 from arbook import objective as ob
 from arbook.files import CHECKPOINT_FILES, CheckpointError, read_weights, write_checkpoint
 from arbook.guards import Bounds, Checked, Count
+from arbook.losses import reduce_losses
 from test_objective import Peeking, Prefix, Running, Table, random_ids
 from torch import nn
 
@@ -158,7 +159,7 @@ class ChangesItsIds(Prefix):
 class MeanOverIgnored(Prefix):
     def loss(self, ids, targets, reduction="mean", *, ignore_index=ob.IGNORE):
         losses = super().loss(ids, targets, "none", ignore_index=ignore_index)
-        return ob.reduce_losses(losses, torch.zeros_like(targets), reduction)
+        return reduce_losses(losses, torch.zeros_like(targets), reduction)
 
 
 class MeanOfRowMeans(Prefix):

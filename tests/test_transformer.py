@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from arbook import conformance, files
+from arbook import conformance, files, losses
 from arbook import objective as ob
 from arbook import transformer as tr
 from hypothesis import given, settings
@@ -220,7 +220,7 @@ class LargestTensor(TorchDispatchMode):
 
 def test_the_loss_never_makes_all_logits(monkeypatch):
     """No tensor of (B, T, V) elements, with gradients and without; `forward` is seen to make one."""
-    monkeypatch.setattr(ob, "CHUNK_ELEMENTS", 5_000 * 8)
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 5_000 * 8)
     model = tr.GPT(tr.GPTConfig(5_000, 64, 8, n_layer=1, n_head=2))
     ids = random_ids(2, 64, vocab_size=5_000)
     with LargestTensor() as seen:
