@@ -84,7 +84,7 @@ def test_a_text_that_may_be_missing_has_two_fallbacks_and_is_shown_where_it_is_l
 
 @pytest.mark.slow
 @pytest.mark.parametrize("corpora", [True, False], ids=["with corpora", "without"])
-@pytest.mark.parametrize("name", ["02_tokens", "a1_data", "a4_autodiff", "a4b_pytorch"])
+@pytest.mark.parametrize("name", ["02_tokens", "a1_data", "a4_autodiff", "a4_proof", "a4b_pytorch"])
 def test_a_notebook_runs_from_top_to_bottom_outside_the_book(name, corpora, tmp_path, monkeypatch):
     shutil.copy(ROOT / "nbs" / f"{name}.ipynb", tmp_path)
     if not corpora:
