@@ -34,7 +34,7 @@ TERMS = {
     "bag of words": "03_order#a-one-for-every-word",
     "embedding": "03_lookup#a-product-is-a-look-up",
     "positional encoding": "03_places#sines-and-cosines",
-    "RoPE": "03_places#turn-don-t-add",
+    "RoPE": "03_places#turn-dont-add",
     "truncation": "03_order#what-a-fixed-length-costs",
     "softmax": "04_scores#from-scores-to-probabilities",
     "cross-entropy": "04_scores#what-is-a-good-prediction",
