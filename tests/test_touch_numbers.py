@@ -11,6 +11,7 @@ import pytest
 import torch
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
+from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
 from arbook.ngram import NGramLM, count_ngrams
 from arbook.objective import autoregressive_loss, cross_entropy_gradient, squared_loss
 from arbook.tokens import BPETokenizer, CharTokenizer
@@ -404,6 +405,106 @@ def test_a_chosen_token_shows_of_what_it_was_merged(merges, learned):
     merges.locator('[aria-selected="true"]').press("Home")
     said(merges, "“N”, has the id 78, a single byte.")
     assert drawn() == ["N"]
+
+
+# Chapter 3: a query and a key, and the clocks that turn them
+
+
+@pytest.fixture
+def clocks(page, folder):
+    page.goto(page_of("clocks", folder))
+    return page
+
+
+def placed(vector: list[float], t: int, base: float) -> dict[str, torch.Tensor]:
+    """A vector at position t, by the library: turned there; and with sines and cosines added, again of length 1."""
+    v = torch.tensor([vector], dtype=torch.float64)
+    tables = rotary_cos_sin([t], 8, base=base, dtype=torch.float64)
+    sum_ = v + sinusoidal_positions([t], 8, base=base, dtype=torch.float64) / 2
+    return {"turn": rotate(v, *tables)[0], "add": (sum_ / sum_.norm())[0]}
+
+
+@pytest.mark.parametrize("t", [0, 1, 36, 160])
+def test_the_page_puts_positions_into_vectors_as_the_library_does(clocks, t):
+    base = clocks.evaluate("arbookTouch.clocks.base")
+    for vector in [
+        v for pair in clocks.evaluate("arbookTouch.clocks.pairs").values() for v in pair
+    ]:
+        assert np.isclose(np.linalg.norm(vector), 1)
+        for way, expected in placed(vector, t, base).items():
+            found = clocks.evaluate(f"([v, t]) => arbookTouch.clocks.{way}(v, t)", [vector, t])
+            assert np.allclose(found, expected, atol=1e-12)
+
+
+def test_the_query_that_looks_three_back_finds_the_key_three_places_before_it(clocks):
+    pairs = clocks.evaluate("arbookTouch.clocks.pairs")
+    base, (q, k) = (
+        clocks.evaluate("arbookTouch.clocks.base"),
+        pairs["a query that looks three back"],
+    )
+    query = placed(q, 40, base)["turn"]
+    products = [(query @ placed(k, n, base)["turn"]).item() for n in range(10, 71)]
+    assert np.argmax(products) + 10 == 37 and np.isclose(max(products), 1)
+
+
+def test_clocks_and_products_follow_both_positions_and_a_common_shift_changes_no_product(clocks):
+    base, pairs = (clocks.evaluate(f"arbookTouch.clocks.{name}") for name in ("base", "pairs"))
+    names = ("query at m", "key at n", "both further by")
+    query, key, both = (clocks.get_by_role("slider", name=name) for name in names)
+
+    def check(m: int, n: int, which: str) -> dict[str, float]:
+        q, k = ({t: placed(v, t, base) for t in (m, n)} for v in pairs[which])
+        product = {way: (q[m][way] @ k[n][way]).item() for way in ("turn", "add")}
+        by_page = {way: f"{value:.2f}".replace("-", "−") for way, value in product.items()}
+        said(clocks, f"The query stands at {m}, the key at {n}, ")
+        said(clocks, f"turned vectors is {by_page['turn']}, with positions added {by_page['add']}.")
+        hands = clocks.locator(".hand").evaluate_all(
+            "all => all.map(p => p.getAttribute('d').slice(1).split(/[ L]/).map(Number))"
+        )
+        drawn = np.array([np.arctan2(y0 - y1, x1 - x0) for x0, y0, x1, y1 in hands]).reshape(3, 4)
+        starts = [np.arctan2(v[4:], v[:4]) for v in np.array(pairs[which])]
+        turned = [
+            a + rotary_angles([t], 8, base=base)[0].numpy()
+            for a, t in zip(starts, (m, n), strict=True)
+        ]
+        expected = np.stack([*turned, turned[1] - turned[0]])
+        assert np.abs(np.exp(1j * drawn) - np.exp(1j * expected)).max() < 0.01  # of a pixel
+        dots = clocks.locator(".panel circle.fill").evaluate_all(
+            "all => all.map(c => +c.getAttribute('cy'))"
+        )
+        ticks = clocks.locator(".panel text").evaluate_all(
+            "all => all.map(t => [t.textContent, +t.getAttribute('y') - 4])"
+        )
+        height = dict(ticks)
+        for way, dot in zip(("add", "turn"), dots, strict=True):
+            middle, unit = height["0.5"], 2 * (height["0"] - height["0.5"])
+            assert (middle - dot) / unit + 0.5 == pytest.approx(product[way], abs=0.01)
+        return product
+
+    def curves() -> list[str]:  # with positions added, and turned
+        return clocks.locator(".curve").evaluate_all("all => all.map(p => p.getAttribute('d'))")
+
+    first, which = check(36, 30, "query and key alike"), "query and key alike"
+    added, turned = curves()
+    for _ in range(3):
+        both.press("ArrowRight")
+    shifted = check(39, 33, which)
+    box = both.bounding_box()  # a click at the right end
+    clocks.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    far = check(136, 130, which)
+    assert np.isclose(first["turn"], [shifted["turn"], far["turn"]], atol=1e-12).all()
+    assert abs(first["add"] - far["add"]) > 0.01
+    assert curves()[1] == turned and curves()[0] != added
+    key.press("ArrowRight")
+    assert not np.isclose(check(136, 131, which)["turn"], first["turn"], atol=0.01)
+    query.press("Home")
+    check(130, 131, which)
+    said(clocks, "1 place after the query")
+    both.press("Home")
+    query.press("ArrowRight")
+    clocks.get_by_label("vectors").select_option("two random vectors")
+    check(31, 31, "two random vectors")
+    said(clocks, "where the query is")
 
 
 # Chapter 4: six logits and two gradients
