@@ -8,6 +8,7 @@ from . import compression as compression
 from . import conformance as conformance
 from . import data as data
 from . import decoders as decoders
+from . import distributions as distributions
 from . import encodings as encodings
 from . import files as files
 from . import guards as guards

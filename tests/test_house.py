@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-MODELS = {"ngram", "recurrent", "transformer", "decoders"}
+MODELS = {"ngram", "recurrent", "transformer", "decoders", "distributions"}
 USERS = {"rules", "sampling", "perplexity", "training", "compression"}
 # On top of all: nobody imports `plots`, only the command imports the workshop, and nobody the command.
 ROOF = {"plots": set(), "workshop": {"cli"}, "cli": {"__main__"}}
@@ -31,7 +31,10 @@ STILL_LONG: dict[str, int] = {}
 STILL_LARGE: dict[str, int] = {}
 STILL_MANY: dict[str, int] = {}
 STILL_IN_ALL = 0
-STILL_UNLISTED: dict[str, set[str]] = {"README.md": set(), "index.md": set()}
+STILL_UNLISTED: dict[str, set[str]] = {
+    "README.md": {"distributions"},
+    "index.md": {"nbs/12_heads"},
+}
 
 # How large a room may be, and how many names it may show at its door.
 LINES, CLASS_LINES, NAMES = 1_200, 150, 375
@@ -40,6 +43,7 @@ MOST_NAMES = {
     "plots": 10, "training": 12, "runs": 16, "cli": 1, "workshop": 8, "rules": 24, "sampling": 24, "decoders": 4,
     "transformer": 18, "ngram": 20, "compression": 20, "objective": 20, "conformance": 4, "recurrent": 20,
     "perplexity": 10, "guards": 12, "files": 10, "steps": 14, "checkpoints": 10, "machines": 6,
+    "distributions": 16,
 }  # fmt: skip
 OTHERWISE = 20  # a chapter to come
 # What users find in a module, wherever in the house it is made: only these may stand at a second door.
@@ -435,7 +439,7 @@ def test_the_front_page_counts_chapters_as_the_book_does():
     text = (ROOT / "index.md").read_text("utf8")
     numbers = {page: int(n) for n, page in re.findall(r"\{doc\}`(\d+) [^<`]+ <(nbs/\w+)>`", text)}
     assert numbers == {page: NUMBERS[page] for page in numbers}
-    assert len(numbers) == max(FLOORS.values())
+    assert len(numbers) + len(STILL_UNLISTED["index.md"]) == max(FLOORS.values())
 
 
 def left_to_write(texts: dict[str, str]) -> dict[str, int]:
