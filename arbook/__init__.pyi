@@ -10,6 +10,7 @@ from . import conformance as conformance
 from . import counting as counting
 from . import data as data
 from . import decoders as decoders
+from . import distributions as distributions
 from . import encodings as encodings
 from . import files as files
 from . import guards as guards

@@ -11,6 +11,7 @@ import pytest
 import torch
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
+from arbook.distributions import Gaussian, GaussianMixture
 from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
 from arbook.ngram import NGramLM, count_ngrams
 from arbook.objective import autoregressive_loss, cross_entropy_gradient, squared_loss
@@ -581,3 +582,90 @@ def test_logits_can_be_turned_and_stepped_by_key_and_mouse(logits):
     assert logits.locator(".panel rect.now").count() == 1
     logits.get_by_role("button", name="from the beginning").click()
     assert state() == start
+
+
+# Chapter 12: a mixture of bell curves
+
+
+@pytest.fixture
+def mixture(page, folder):
+    page.goto(page_of("mixture", folder))
+    return page
+
+
+def as_numbers(parts: list[dict]) -> torch.Tensor:
+    """The parameters of a mixture as the library takes them: logits of weights, means, log-scales."""
+    columns = [[part[name] for part in parts] for name in ("weight", "mean", "scale")]
+    weights, means, scales = (torch.tensor(column, dtype=torch.float64) for column in columns)
+    return torch.cat([weights.log(), means, scales.log()])
+
+
+MIXTURES = [
+    [{"weight": 1, "mean": 0.3, "scale": 0.9}],
+    [{"weight": 0.5, "mean": -0.5, "scale": 0.8}, {"weight": 0.5, "mean": 0.5, "scale": 0.8}],
+    [
+        {"weight": 0.2, "mean": -2, "scale": 0.05},
+        {"weight": 1, "mean": 0, "scale": 2},
+        {"weight": 0.01, "mean": 2.5, "scale": 0.3},
+    ],
+]
+
+
+@pytest.mark.parametrize("parts", MIXTURES, ids=len)
+def test_density_and_likelihood_of_the_page_are_those_of_the_library(mixture, parts):
+    head, numbers = GaussianMixture(len(parts)), as_numbers(parts)
+    grid = [-40.0, -3.0, -0.7, 0.0, 1.1, 40.0]
+    found, fit, values = mixture.evaluate(
+        """([parts, grid]) => { const { logDensity, fit, data } = arbookTouch.mixture;
+            return [grid.map((x) => logDensity(x, parts)), fit(data, parts), data] }""",
+        [parts, grid],
+    )
+    grid, values = (torch.tensor(row, dtype=torch.float64) for row in (grid, values))
+    assert np.allclose(found, head.log_prob(numbers, grid), rtol=1e-12)
+    assert np.isclose(fit, head.log_prob(numbers, values).mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("parts", MIXTURES, ids=len)
+def test_samples_of_the_page_follow_the_law_of_the_library(mixture, parts):
+    drawn = mixture.evaluate("parts => arbookTouch.mixture.samples(5000, parts, 3)", parts)
+    head, numbers = GaussianMixture(len(parts)), as_numbers(parts)
+    drawn = torch.tensor(drawn, dtype=torch.float64).sort().values
+    steps = torch.arange(1, 5001) / 5000
+    assert (head.cdf(numbers, drawn) - steps).abs().max() < 1.95 / 5000**0.5  # one in a thousand
+
+
+def test_bells_can_be_turned_and_chosen_by_key_and_mouse(mixture):
+    values = torch.tensor(mixture.evaluate("arbookTouch.mixture.data"), dtype=torch.float64)
+
+    def slider(name: str):
+        return mixture.get_by_role("slider", name=name)
+
+    def check(count: int) -> float:
+        names = ("weight", "mean", "scale")
+        parts = [
+            {name: float(slider(f"{name} {k}").input_value()) for name in names}
+            for k in range(1, count + 1)
+        ]
+        nats = GaussianMixture(count).log_prob(as_numbers(parts), values).mean().item()
+        said(mixture, f"of the data: {nats:.2f} nats per value".replace("-", "−"))
+        assert mixture.get_by_role("slider").count() == 3 * count
+        return nats
+
+    first = check(2)
+    slider("mean 1").press("Home")
+    assert slider("mean 1").get_attribute("aria-valuetext") == "−2.50"
+    check(2)
+    mixture.get_by_role("button", name="what made the data").click()
+    best = check(2)
+    assert best > first
+    mixture.get_by_role("button", name="the best single bell").press("Enter")
+    single = check(1)
+    moments = torch.stack([values.mean(), values.std(correction=0).log()])
+    assert single == pytest.approx(Gaussian().log_prob(moments, values).mean().item(), abs=0.01)
+    assert single < best
+    mixture.get_by_label("bells", exact=True).select_option("3")
+    check(3)
+    box = slider("scale 3").bounding_box()
+    mixture.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
+    assert float(slider("scale 3").input_value()) < 0.1
+    check(3)
