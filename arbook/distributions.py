@@ -17,17 +17,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .guards import Bounds, Checked, Count, as_choice, as_count, as_rng
+from .losses import IGNORE, REDUCTIONS, check_targets, reduce_losses
 from arbook.objective import (
-    IGNORE,
-    REDUCTIONS,
     LanguageModel,
     SequenceModel,
     as_token_ids,
     check_range,
-    check_targets,
     evaluating,
     holds_integers,
-    reduce_losses,
     rows_of,
 )
 from .rules import sample_next_token
