@@ -15,7 +15,7 @@ from sphinx.environment import BuildEnvironment
 
 NUMBER = re.compile(
     r'<span class="section-number">\d+(?:\.\d+)+\. </span>'
-    r'|(?<=">)(?P<space>\s*)\d+(?:\.\d+)+\. (?=[^<]*</a>)'
+    r"|(?P<link><a\b[^>]*\breference internal\b[^>]*>\s*)\d+(?:\.\d+)+\. "
 )
 
 
@@ -67,7 +67,7 @@ def drop_numbers(app: Sphinx, error: Exception | None) -> None:
         return
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text("utf8")
-        if (plain := NUMBER.sub(lambda found: found["space"] or "", text)) != text:
+        if (plain := NUMBER.sub(lambda found: found["link"] or "", text)) != text:
             path.write_text(plain, "utf8")
 
 
