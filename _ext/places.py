@@ -58,7 +58,7 @@ def say_place(app: Sphinx, page: str, template: str, context: dict, doctree: obj
     ideas = {other for other in chapter if is_idea(other, Path(app.srcdir))}
     parts = [f"Chapter {numbers[''][0]}", place_of(page, chapter, ideas)]
     line = f'<p class="arb-place">{" · ".join(filter(None, parts))}</p>\n'
-    context["body"] = body.replace("<h1", f"{line}<h1", 1)
+    context["body"] = line + body
 
 
 def drop_numbers(app: Sphinx, error: Exception | None) -> None:
