@@ -48,13 +48,7 @@
     return found < 0 ? probs.indexOf(Math.max(...probs)) : found;
   }
 
-  const dice = (seed) => () => { // mulberry32
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), seed | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-  const shown = (sign) => ({ " ": "␣", "\n": "↵" })[sign] || sign;
+  const { dice, visible: shown } = arbookTouch;
   const percent = (q) => `${(100 * q).toFixed(1)} %`;
 
   arbookTouch.place("lab", { chain, pick, dice }, (touch) => {
@@ -83,7 +77,7 @@
       const until = performance.now() + 20;
       while (left && performance.now() < until) roll(), (left -= 1);
       text.chosen = ids.length;
-      temperature.value = temperature.value; // draws anew
+      touch.redraw();
       if (!left) touch.say(`${n} characters, ${Math.round((1000 * n) / (performance.now() - start))} a second.`);
       setTimeout(() => stream(left, start, n));
     }
@@ -125,6 +119,6 @@
       const decided = u === undefined ? "" : ` The roll ${u.toFixed(3)} falls on “${shown(model.words[fell])}”.`;
       if (!running) touch.say(`After “${context}”, ${left} of ${after.length} characters are possible; “${shown(model.words[best])}” has ${percent(after[best])}.${decided}`);
     });
-    arbookLive.load("shakespeare").then((found) => { model = found; temperature.value = temperature.value; });
+    arbookLive.load("shakespeare").then((found) => { model = found; touch.redraw(); });
   });
 })();

@@ -59,18 +59,12 @@
   }
 
   function write(model, length, seed) {
-    const random = () => { // mulberry32
-      seed = (seed + 0x6d2b79f5) | 0;
-      let t = Math.imul(seed ^ (seed >>> 15), seed | 1);
-      t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-    };
-    const written = [];
+    const random = arbookTouch.dice(seed), written = [];
     while (written.length < length) written.push(draw(model, written.map(([sign]) => sign), random));
     return written;
   }
 
-  const shown = (sign) => ({ " ": "␣", "\n": "↵" })[sign] || sign;
+  const shown = arbookTouch.visible;
   const ground = (order) => ({ class: `fill ${order > 1 ? "past" : "now"}`, "fill-opacity": order > 1 ? `${0.07 * (order - 1)}` : "0.3" });
 
   // How the i-th character came about.

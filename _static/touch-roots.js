@@ -13,14 +13,9 @@
     return z.slice(2);
   }
 
-  // Gaussian numbers, the same for the same seed: mulberry32 in pairs, and Box and Muller's transform.
+  // Gaussian numbers, the same for the same seed: uniform ones in pairs, and Box and Muller's transform.
   function gaussian(n, seed) {
-    const uniform = () => {
-      seed = (seed + 0x6d2b79f5) | 0;
-      let t = Math.imul(seed ^ (seed >>> 15), seed | 1);
-      t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-    };
+    const uniform = arbookTouch.dice(seed);
     return Array.from({ length: n }, () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()));
   }
 

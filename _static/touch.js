@@ -44,6 +44,8 @@
 //   touch.words(name).show(words, (i) => class)                           words as running text, each with a class
 //   The last two are lists: click a word, or walk with the arrow keys, Home and End; `.chosen` is its index, and may be set.
 // touch.draw(update)              what to do at first, after each change, and whenever the width has changed
+// touch.redraw()                  for what changes by itself, without a control
+// arbookTouch.dice(seed)          a function whose calls give numbers between 0 and 1; .visible(sign) shows blanks and line ends
 // touch.say(sentence)             the state in words, below the views; a screen reader hears it when the hand rests
 // Drawing, as text: touch.shape(tag, attributes, content), touch.escape(text), touch.label(x, y, words, class, anchor),
 //   touch.line(points, class), touch.arc(x1, x2, y, class, width), touch.axes({ width, height, x, y, xLabel, yLabel })
@@ -56,6 +58,16 @@ window.arbookTouch = (() => {
 
   const escape = (text) => String(text).replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
   const short = (number) => (typeof number === "number" ? String(+number.toFixed(2)) : number); // pixels need no more
+
+  // Numbers between 0 and 1, the same for the same seed in every browser: mulberry32.
+  const dice = (seed) => () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), seed | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+  // A character as one can see it.
+  const visible = (sign) => ({ " ": "␣", "\n": "↵" })[sign] || sign;
 
   // Drawing: every function returns a piece of SVG as text.
 
@@ -254,7 +266,7 @@ window.arbookTouch = (() => {
 
     const touch = {
       slider, choice, check, text: typed, button, file, panel, row, words, say, shape, escape, label, line, arc, axes,
-      draw: (what) => (update = what),
+      draw: (what) => (update = what), redraw: change,
     };
     touch.start = () => {
       const caption = figure.querySelector("figcaption");
@@ -273,6 +285,7 @@ window.arbookTouch = (() => {
   }
 
   const api = {
+    dice, visible,
     place(name, compute, build) {
       api[name] = compute;
       for (const figure of document.querySelectorAll(`figure.touch[data-touch="${name}"]`)) {

@@ -210,7 +210,9 @@ def test_the_laboratory_streams_and_begins_again(page):
         "n => document.querySelectorAll('[role=option]').length == n", arg=prompt + 1
     )
     page.get_by_role("button", name="write 100").click()
-    page.get_by_text("100 characters,").wait_for()
+    page.wait_for_function(  # what was said of the first hundred may still stand there
+        "n => document.querySelectorAll('[role=option]').length == n", arg=prompt + 101
+    )
     assert page.get_by_role("option").all_inner_texts() == written  # the dice begin again too
     page.get_by_label("prompt").fill("JULIET:")
     assert "".join(page.get_by_role("option").all_inner_texts()) == "JULIET:…"
