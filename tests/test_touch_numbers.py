@@ -15,6 +15,7 @@ from arbook.distributions import Gaussian, GaussianMixture
 from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
 from arbook.ngram import NGramLM, count_ngrams
 from arbook.objective import autoregressive_loss, cross_entropy_gradient, squared_loss
+from arbook.recurrent import CellWeights, lstm_cell, unroll
 from arbook.tokens import BPETokenizer, CharTokenizer
 from conftest import ROOT
 from stills import page_of, recorded
@@ -582,6 +583,53 @@ def test_logits_can_be_turned_and_stepped_by_key_and_mouse(logits):
     assert logits.locator(".panel rect.now").count() == 1
     logits.get_by_role("button", name="from the beginning").click()
     assert state() == start
+
+
+# Chapter 6: what is left in a memory behind gates
+
+
+@pytest.fixture
+def gates(page, folder):
+    page.goto(page_of("gates", folder))
+    return page
+
+
+def kept(bias: float, open_at: list[float]) -> list[float]:
+    """The memory of the library's cell, whose unit t is fed by word t alone, after all words."""
+    n, wide = len(open_at), 50.0  # gates and candidates that far from 0 are fully open, or shut
+    shut = torch.where(torch.tensor(open_at) > 0, wide, -wide)
+    biases = torch.cat([shut, torch.full((n,), bias), torch.zeros(n), torch.full((n,), wide)])
+    from_words = torch.cat([torch.zeros(2 * n, n), wide * torch.eye(n), torch.zeros(n, n)])
+    weights = CellWeights(from_words, torch.zeros(4 * n, n), biases, torch.zeros(4 * n))
+    _, (_, memory) = unroll(lstm_cell, torch.eye(n)[None], (torch.zeros(1, n),) * 2, weights)
+    return memory[0].tolist()
+
+
+@pytest.mark.parametrize("bias", [-1.5, 0.0, 3.0])
+@pytest.mark.parametrize("open_at", [[1.0] * 6, [0.0, 1.0, 0.0, 0.0, 0.0]])
+def test_the_page_keeps_of_each_word_what_the_cell_of_the_library_keeps(gates, bias, open_at):
+    found = gates.evaluate(
+        "([o, b]) => arbookTouch.gates.shares(o, arbookTouch.gates.sigma(b))", [open_at, bias]
+    )
+    assert np.allclose(found, kept(bias, open_at), atol=1e-6)
+
+
+def test_a_word_is_let_in_and_kept_by_key_and_mouse(gates):
+    words = "the keys that he lost in the snow were".split()
+    everything = kept(0.0, [1.0] * len(words))
+    said(gates, f"holds {everything[1]:.3f} of “keys” and {sum(everything) - everything[1]:.3f} of")
+    gates.get_by_label("let in the chosen word only").check()
+    said(gates, f"holds {everything[1]:.3f} of “keys” and 0.000 of")
+    bias = gates.get_by_role("slider", name="bias of the forget gate")
+    bias.fill("3")
+    assert bias.get_attribute("aria-valuetext") == "3.0, keeps 0.95"
+    said(gates, f"holds {kept(3.0, [1.0] * len(words))[1]:.3f} of “keys”")
+    gates.get_by_role("option", name="keys").press("End")
+    said(gates, "holds 1.000 of “were”")
+    gates.get_by_role("option", name="lost").click()
+    said(gates, f"holds {kept(3.0, [1.0] * len(words))[4]:.3f} of “lost”")
+    gates.get_by_role("textbox", name="sentence").fill("")
+    said(gates, "Type some words.")
 
 
 # Chapter 12: a mixture of bell curves
