@@ -82,9 +82,14 @@ def test_a_text_that_may_be_missing_has_two_fallbacks_and_is_shown_where_it_is_l
             assert code.splitlines()[-1] == name  # the value of the cell is what is shown
 
 
+# With the corpora, the book itself runs them all.
+APART = [
+    (name, False) for name in ("02_tokens", "a1_data", "a4_autodiff", "a4_proof", "a4b_pytorch")
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("corpora", [True, False], ids=["with corpora", "without"])
-@pytest.mark.parametrize("name", ["02_tokens", "a1_data", "a4_autodiff", "a4_proof", "a4b_pytorch"])
+@pytest.mark.parametrize("name, corpora", [*APART, ("02_tokens", True)])
 def test_a_notebook_runs_from_top_to_bottom_outside_the_book(name, corpora, tmp_path, monkeypatch):
     shutil.copy(ROOT / "nbs" / f"{name}.ipynb", tmp_path)
     if not corpora:

@@ -228,12 +228,20 @@ SAID = """([texts, query]) => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def asked(browser, site) -> Iterator:
+    """A second tab, whose dialog stays open."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    tab = context.new_page()
+    open_dialog(tab)
+    yield tab
+    context.close()
+
+
 @pytest.mark.site
 @pytest.mark.parametrize("query", TERMS)
-def test_a_word_leads_to_the_section_about_it_and_is_marked_there(page, query):
-    if not page.query_selector("dialog[open]"):
-        open_dialog(page)
-    first = ask(page, query)[0]
+def test_a_word_leads_to_the_section_about_it_and_is_marked_there(page, asked, query):
+    first = ask(asked, query)[0]
     assert place(first) == TERMS[query]
     page.goto(first, wait_until="domcontentloaded")
     page.wait_for_function(IN_VIEW)
