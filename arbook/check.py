@@ -24,7 +24,7 @@ import arbook
 # %% auto #0
 __all__ = ['Grade', 'grade']
 
-# %% ../nbs/a8_check.ipynb #a8c0000b
+# %% ../nbs/a8_check.ipynb #a8c0000d
 #| code-fold: show
 def _plain(value: Any) -> Any:
     """Arrays, tensors and tuples as lists, and their numbers as those of Python."""
@@ -43,7 +43,7 @@ def _is_close(came: Any, right: Any, tolerance: float) -> bool:
     allowed = tolerance * max(1, abs(right)) if isinstance(right, float) else 1e-6
     return abs(came - right) <= allowed
 
-# %% ../nbs/a8_check.ipynb #a8c0000c
+# %% ../nbs/a8_check.ipynb #a8c0000e
 #| code-fold: true
 #| code-summary: Code of the words in which it speaks
 _KINDS: dict[str, Any] = {
@@ -85,7 +85,7 @@ def _size(value: Any) -> int:
     parts = value.values() if isinstance(value, dict) else value
     return sum(map(_size, parts)) if isinstance(value, list | dict) else 1
 
-# %% ../nbs/a8_check.ipynb #a8c0000d
+# %% ../nbs/a8_check.ipynb #a8c0000f
 #| code-fold: show
 _Difference = tuple[str, str, str]  # the place, what is wrong there, and what would be right
 
@@ -108,7 +108,7 @@ def _difference(came: Any, right: Any, tolerance: float, place: str = "") -> _Di
     agree = _is_close(came, right, tolerance)
     return None if agree else (place, f"is {_show(came)}", _show(right))
 
-# %% ../nbs/a8_check.ipynb #a8c00011
+# %% ../nbs/a8_check.ipynb #a8c00013
 #| code-fold: show
 @dataclass(frozen=True)
 class _Value:
@@ -129,7 +129,7 @@ class _Value:
         where = f"Entry {place}" if place else "The answer"
         return compared, f"{where} {said}{', and should not be' if instead else ''}."
 
-# %% ../nbs/a8_check.ipynb #a8c00012
+# %% ../nbs/a8_check.ipynb #a8c00014
 #| code-fold: true
 #| code-summary: Code of the second kind
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class _Function:
         where = f"entry {place} of the result" if place else "the result"
         return f"{start} {where} {said}{instead and f', and should be {instead}'}."
 
-# %% ../nbs/a8_check.ipynb #a8c00014
+# %% ../nbs/a8_check.ipynb #a8c00016
 #| code-fold: show
 @dataclass(frozen=True, repr=False)
 class Grade:
@@ -193,7 +193,7 @@ class Grade:
         verdict, says = str(self).split(". ", 1)
         return f'<p class="arb-grade"><strong>{escape(verdict)}.</strong> {escape(says)}</p>'
 
-# %% ../nbs/a8_check.ipynb #a8c00015
+# %% ../nbs/a8_check.ipynb #a8c00017
 #| code-fold: show
 def grade(name: str, answer: Any) -> Grade:
     """Try an answer to an exercise of the book.
@@ -232,7 +232,7 @@ def grade(name: str, answer: Any) -> Grade:
     says = f"{wrong} Hint: {exercise.hint}" if wrong else compared
     return Grade(name, not wrong, says)
 
-# %% ../nbs/a8_check.ipynb #a8c00017
+# %% ../nbs/a8_check.ipynb #a8c00019
 #| code-fold: true
 #| code-summary: Chapter 1, series
 _SQUARE = "Square each of them before you take the mean; the mean is over all of them."
@@ -372,7 +372,7 @@ _CHAPTER_1: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c00018
+# %% ../nbs/a8_check.ipynb #a8c0001a
 #| code-fold: true
 #| code-summary: Chapter 2, tokens
 _FOUR_WORDS = {"low": 5, "lower": 2, "newest": 6, "widest": 3}
@@ -431,7 +431,7 @@ _CHAPTER_2: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c00019
+# %% ../nbs/a8_check.ipynb #a8c0001b
 #| code-fold: true
 #| code-summary: Chapter 3, encodings
 def _rotated(x: Any, angles: Any) -> Any:
@@ -537,7 +537,7 @@ _CHAPTER_3: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c0001a
+# %% ../nbs/a8_check.ipynb #a8c0001c
 #| code-fold: true
 #| code-summary: Chapter 4, the objective
 def _even_logits() -> list[Any]:
@@ -659,7 +659,7 @@ _CHAPTER_4: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c0001b
+# %% ../nbs/a8_check.ipynb #a8c0001d
 #| code-fold: true
 #| code-summary: Chapter 5, n-grams
 _TOY = "banana bandana"
@@ -753,7 +753,7 @@ _CHAPTER_5: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c0001c
+# %% ../nbs/a8_check.ipynb #a8c0001e
 #| code-fold: true
 #| code-summary: Chapter 9, sampling
 def _kept_by_top_p() -> list[Any]:
@@ -800,7 +800,7 @@ _CHAPTER_9: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c0001d
+# %% ../nbs/a8_check.ipynb #a8c0001f
 #| code-fold: true
 #| code-summary: Chapter 12, numbers and signals
 def _cost(miss: float, scale: float) -> float:
@@ -872,7 +872,7 @@ _CHAPTER_12: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c0001e
+# %% ../nbs/a8_check.ipynb #a8c00020
 #| code-fold: true
 #| code-summary: Tools for learning
 def _logistic(a: np.ndarray, g: np.ndarray) -> list[np.ndarray]:
@@ -979,7 +979,7 @@ _TOOLS: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c0001f
+# %% ../nbs/a8_check.ipynb #a8c00021
 _EXERCISES: dict[str, _Value | _Function] = {
     **_CHAPTER_1, **_CHAPTER_2, **_CHAPTER_3, **_CHAPTER_4, **_CHAPTER_5, **_CHAPTER_9, **_CHAPTER_12, **_TOOLS
 }  # fmt: skip
