@@ -139,6 +139,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                               'arbook.check._some_logits': ('a8_check.html#_some_logits', 'arbook/check.py'),
                               'arbook.check._steepest': ('a8_check.html#_steepest', 'arbook/check.py'),
                               'arbook.check._steps_to_half': ('a8_check.html#_steps_to_half', 'arbook/check.py'),
+                              'arbook.check._steps_to_rise': ('a8_check.html#_steps_to_rise', 'arbook/check.py'),
                               'arbook.check._sums_that_know': ('a8_check.html#_sums_that_know', 'arbook/check.py'),
                               'arbook.check._to_rotate': ('a8_check.html#_to_rotate', 'arbook/check.py'),
                               'arbook.check._toy_bits': ('a8_check.html#_toy_bits', 'arbook/check.py'),

@@ -755,6 +755,40 @@ _CHAPTER_5: dict[str, _Value | _Function] = {
 
 # %% ../nbs/a8_check.ipynb #a8c0001e
 #| code-fold: true
+#| code-summary: Chapters 6 and 8, networks and their training
+def _steps_to_rise() -> list[int]:
+    """How many steps bring 0.01 above 0.7, with the classical polynomial and with that of Muon."""
+
+    def steps(a: float, b: float, c: float) -> int:
+        x, n = 0.01, 0
+        while x <= 0.7:
+            x, n = a * x + b * x**3 + c * x**5, n + 1
+        return n
+
+    return [steps(1.5, -0.5, 0), steps(*arbook.steps.NEWTON_SCHULZ)]
+
+
+_CHAPTERS_6_8: dict[str, _Value | _Function] = {
+    "companion": _Function(
+        lambda weights: np.vstack([np.eye(len(weights), k=1)[:-1], weights]),
+        [(np.array([2.0]),), (np.array([-1.0, 1.0]),), (np.array([0.1, 0.2, 0.3, 0.4]),)],
+        "The next window holds all values but the oldest, each one place earlier, and then the prediction.",
+    ),
+    "dropped-memory": _Function(
+        lambda p, k: (1 - p) ** k,
+        [(0.1, 1), (0.1, 50), (0.5, 3)],
+        "The masks are independent, and one that drops the number is enough.",
+    ),
+    "newton-schulz": _Value(_steps_to_rise, "Try it: a loop of one line. Count until the value is above the bound."),
+    "epoch": _Value(
+        lambda: (1 - 64 / 1e6) ** (1e6 / 64),
+        "What is the chance that one window misses a character, and that all of them do?",
+        tolerance=0.01,
+    ),
+}  # fmt: skip
+
+# %% ../nbs/a8_check.ipynb #a8c0001f
+#| code-fold: true
 #| code-summary: Chapter 9, sampling
 def _kept_by_top_p() -> list[Any]:
     import torch
@@ -800,7 +834,7 @@ _CHAPTER_9: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c0001f
+# %% ../nbs/a8_check.ipynb #a8c00020
 #| code-fold: true
 #| code-summary: Chapter 12, numbers and signals
 def _cost(miss: float, scale: float) -> float:
@@ -872,7 +906,7 @@ _CHAPTER_12: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c00020
+# %% ../nbs/a8_check.ipynb #a8c00021
 #| code-fold: true
 #| code-summary: Tools for learning
 def _logistic(a: np.ndarray, g: np.ndarray) -> list[np.ndarray]:
@@ -979,7 +1013,8 @@ _TOOLS: dict[str, _Value | _Function] = {
     ),
 }  # fmt: skip
 
-# %% ../nbs/a8_check.ipynb #a8c00021
+# %% ../nbs/a8_check.ipynb #a8c00022
 _EXERCISES: dict[str, _Value | _Function] = {
-    **_CHAPTER_1, **_CHAPTER_2, **_CHAPTER_3, **_CHAPTER_4, **_CHAPTER_5, **_CHAPTER_9, **_CHAPTER_12, **_TOOLS
+    **_CHAPTER_1, **_CHAPTER_2, **_CHAPTER_3, **_CHAPTER_4, **_CHAPTER_5, **_CHAPTERS_6_8, **_CHAPTER_9, **_CHAPTER_12,
+    **_TOOLS,
 }  # fmt: skip

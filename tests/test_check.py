@@ -340,6 +340,21 @@ ANSWERS = {
     ),
     "ngram-add-one": ([0.3, 0.2, 0.5], [[0.3, 0.2, 0.1], [2 / 3, 1 / 3, 0], [3 / 9, 2 / 9, 4 / 9]]),
     "ngram-ran-dog": (0.06, [0.1, 0, 0.6]),
+    # chapters 6 and 8
+    "companion": (
+        lambda w: [[float(j == i + 1) for j in range(len(w))] for i in range(len(w) - 1)] + [w],
+        [
+            lambda w: np.vstack([w, np.eye(len(w))[:-1]]),  # the newest value first
+            lambda w: np.vstack([np.eye(len(w), k=1)[:-1], w[::-1]]),
+            lambda w: np.vstack([np.eye(len(w), k=1)[:-1], w]).T,
+        ],
+    ),
+    "dropped-memory": (
+        lambda p, k: math.exp(k * math.log1p(-p)),
+        [lambda p, k: 1 - p**k, lambda p, k: 1 - k * p, lambda p, k: (1 - p) ** (k - 1)],
+    ),
+    "newton-schulz": ([11, 4], [[12, 4], [11, 5], [4, 11]]),
+    "epoch": (0.37, [0.63, 0.5, 0]),
     # chapter 9
     "lab-order": (
         [[2 / 3, 1 / 3, 0], [0.775 / 1.323, 0.548 / 1.323, 0]],
