@@ -118,7 +118,7 @@ class Exercises(SphinxDirective):
         made: list[nodes.Node] = [nodes.raw("", line, format="html")]
         builder = self.env.app.builder
         for heading, pages in chapters:
-            section = nodes.section(ids=[nodes.make_id(f"of {heading}")])
+            section = nodes.section(ids=[nodes.make_id(f"of {heading}")], classes=["arb-chapter"])
             section += nodes.title(text=heading)
             html = listing(pages, lambda name: builder.get_relative_uri(self.env.docname, name))
             section += nodes.raw("", html, format="html")

@@ -12,6 +12,7 @@ import exercises
 import pytest
 from bs4 import BeautifulSoup
 from conftest import ROOT
+from section_search import page_records
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from test_touch import PAGE
@@ -121,6 +122,10 @@ def test_the_page_links_every_exercise_marks_what_can_be_handed_in_and_alone_loa
         == "<em>ran</em> after <em>dog</em>"
     )
     assert "5 exercises; 2 of them" in page.text
+    article = f"<article>{page.select_one('section')}</article>"
+    assert [section[1] for section in page_records(article)["sections"]] == [
+        "All"
+    ]  # no search for lists
     assert not page.select(".arb-exercises input") and not page.select(".arb-done:not([hidden])")
 
 
