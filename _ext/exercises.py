@@ -131,15 +131,25 @@ def keep_script_back(app: Sphinx, config: Config) -> None:
     config.html_js_files = [file for file in config.html_js_files if file != SCRIPT]
 
 
-def add_script(
+def set_small(body: str) -> str:
+    """The last lines of exercises, which say how to hand in, in small type: they are not for the one who only reads.
+
+    >>> set_small('<p>Hand in: <code>grade("x", 1)</code>.</p>')
+    '<p class="arb-hand-in">Hand in: <code>grade("x", 1)</code>.</p>'
+    """
+    return re.sub(r"<p>(?=Hand in: <code\b)", '<p class="arb-hand-in">', body)
+
+
+def complete_page(
     app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object
 ) -> None:
-    if "data-exercise=" in context.get("body", ""):
+    context["body"] = body = set_small(context.get("body", ""))
+    if "data-exercise=" in body:
         app.add_js_file(SCRIPT, loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict:
     app.add_directive("exercises", Exercises)
     app.connect("config-inited", keep_script_back)
-    app.connect("html-page-context", add_script)
+    app.connect("html-page-context", complete_page)
     return {"version": "0.1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -55,7 +55,9 @@ def book(tmp_path_factory) -> Path:
     (root / "_static" / "exercises.js").write_text("", "utf8")
     (root / "_toc.yml").write_text(TOC, "utf8")
     (root / "index.md").write_text("# All\n\n```{exercises}\n```\n", "utf8")
-    (root / "other.md").write_text("---\norphan: true\n---\n# Other\n", "utf8")
+    (root / "other.md").write_text(
+        "---\norphan: true\n---\n# Other\n\nHand in: `grade(1)`.\n\nHand in: x.\n", "utf8"
+    )
     head = title("In your head", "head")
     notebook(root / "nbs/01_a.ipynb", "# First\n\n> x", HEAD.format(head, "head"), "#### Solution")
     one, two = title("*ran* after *dog*", "ran"), title("Yours & the neighbour's", "yours")
@@ -101,7 +103,8 @@ def test_the_page_links_every_exercise_marks_what_can_be_handed_in_and_alone_loa
     assert not warnings.getvalue()
     texts = [(html / f"{name}.html").read_text("utf8") for name in ("index", "other")]
     assert ["exercises.js" in text for text in texts] == [True, False]
-    page = BeautifulSoup(texts[0], "html.parser")
+    page, other = (BeautifulSoup(text, "html.parser") for text in texts)
+    assert [line.text for line in other.select(".arb-hand-in")] == ["Hand in: grade(1)."]
     assert [h.find(string=True) for h in page.select("section section h2")] == [
         "1 First",
         "Tool",
