@@ -38,6 +38,9 @@ BULK = re.compile(r"<(pre|svg|script|style)\b.*?</\1>", re.DOTALL)
 # What else a section's text does not need: outputs, marks of the theme, tables that the entries below them repeat.
 SKIPPED = "button, .rubric, .section-number, .cell_output, .nbdev-mark, .nbdev-origin, .autosummary"
 SKIPPED += ", details.hide > summary"  # what stands over folded code
+SKIPPED += (
+    ", section.arb-chapter"  # of the list of exercises, each of which has a page that is searched
+)
 
 
 def page_records(html: str) -> dict | None:

@@ -31,6 +31,7 @@ WITHOUT_TORCH = [
     "micro",
     "cli",
     "workshop",
+    "check",
 ]
 
 
