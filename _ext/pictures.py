@@ -44,9 +44,13 @@ OWN_STYLE = re.compile(r"\s*<style>.*?</style>", re.DOTALL)
 
 
 def drawing(svg: str, alt: str) -> str:
-    """The text of an SVG file as a part of a page: without its own style, and with a name for screen readers."""
+    """The text of an SVG file as a part of a page: without its own style, and with a name for screen readers.
+
+    What is an image has no parts for them; a drawing with links is a group, in which they can be reached.
+    """
     svg = OWN_STYLE.sub("", svg[svg.index("<svg") :], count=1).strip()
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(unescape(alt))}"', 1)
+    role = "group" if "<a " in svg else "img"
+    return svg.replace("<svg", f'<svg role="{role}" aria-label="{escape(unescape(alt))}"', 1)
 
 
 def with_drawings(body: str, folder: Path) -> str:

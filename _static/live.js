@@ -84,7 +84,8 @@ window.arbookLive = (() => {
 
     decode(ids) { return ids.map((id) => this.words[id]).join(""); }
 
-    // What comes after a text. `watch`, if given, is told of each layer: the attention of its heads, and the stream behind it.
+    // What comes after a text. `watch`, if given, is told of each layer what happens at the last token: the attention of its
+    // heads, and the stream behind it; and at first of the stream before all layers, as layer -1.
     logits(ids, watch) {
       const half = Math.floor(this.context_length / 2), over = ids.length - this.context_length;
       const text = over > 0 ? ids.slice(Math.ceil(over / half) * half) : ids;
@@ -113,6 +114,7 @@ window.arbookLive = (() => {
       const C = this.n_embd;
       let x = this.weights["embedding.weight"].slice(id * C, (id + 1) * C);
       if (this.positions === "learned") x = x.map((v, i) => v + this.weights["position_embedding.weight"][position * C + i]);
+      if (watch) watch({ layer: -1, attention: [], x });
       for (let layer = 0; layer < this.n_layer; layer += 1) {
         const block = `blocks.${layer}`, attention = [];
         const mixed = this.attend(this.norm(x, `${block}.norm_1`), layer, position, attention);

@@ -38,7 +38,8 @@
 //   touch.button(label, action)
 //   touch.file({ label, accept }, read)                     a file of the reader's: read(text), which may throw what is wrong with it
 // Views, side by side where there is room; all take a name for screen readers:
-//   touch.panel(name).show(height, (width, height) => svg, description)   a drawing, as wide as its place
+//   touch.panel(name).show(height, (width, height) => svg, description)   a drawing, as wide as its place; with the option
+//                                  { wide: true } behind the name it stands alone on its line
 //   touch.row(name).show(words, { above: (x, chosen) => [height, svg], below: (i) => text, reach })
 //                                  words on a line of dots; x(i) is where the i-th stands, and y = 0 is the line
 //   touch.words(name).show(words, (i) => class)                           words as running text, each with a class
@@ -189,8 +190,8 @@ window.arbookTouch = (() => {
     const draw = (place, height, content, attributes) => {
       place.innerHTML = shape("svg", { viewBox: `0 0 ${place.clientWidth} ${height}`, width: "100%", height, ...attributes }, content);
     };
-    const panel = (name) => {
-      const place = element("div", { class: "panel" }, views);
+    const panel = (name, { wide = false } = {}) => {
+      const place = element("div", { class: wide ? "panel wide" : "panel" }, views);
       return {
         show(height, content, description = "") {
           const described = { role: "img", "aria-label": description ? `${name}: ${description}` : name };

@@ -121,7 +121,7 @@ RUNGS = {
     "RNN": recurrent("rnn"),
     "GRU": recurrent("gru"),
     "LSTM": recurrent("lstm"),
-    "GPT": Rung("07_transformer", gpt, PRESETS["cpu"].training | {"batch_size": 16}),
+    "GPT": Rung("07_attention", gpt, PRESETS["cpu"].training | {"batch_size": 16}),
 }
 
 

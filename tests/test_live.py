@@ -2,16 +2,19 @@
 
 import copy
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from arbook.checkpoints import recorded_model
 from arbook.live import export
 from arbook.rules import Chain, History, MinP, RepetitionPenalty, Temperature, TopK, TopP, pick
 from arbook.tokens import BPETokenizer, CharTokenizer
-from arbook.transformer import GPT, GPTConfig
+from arbook.transformer import GPT, GPTConfig, attention_maps
 from stills import page_of
+from torch.nn import functional as F
 
 SIGNS = "abcdefghijklmnopqrstuvwxyz \n"
 LAYOUTS = {
@@ -85,17 +88,24 @@ def test_what_a_page_cannot_run_is_refused(tmp_path):
 # What a browser computes
 
 
-@pytest.fixture
-def page(browser, tmp_path):
+@contextmanager
+def opened(browser, name: str, folder: Path):
+    """A page with one interaction, which has drawn; what fails in it, fails the test."""
     context = browser.new_context(viewport={"width": 900, "height": 900})
     page = context.new_page()
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(page_of("lab", tmp_path))
+    page.goto(page_of(name, folder))
     page.wait_for_function("() => document.querySelector('.views svg')")
     yield page
     assert page.errors == []
     context.close()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    with opened(browser, "lab", tmp_path) as page:
+        yield page
 
 
 LOGITS = """([script, texts]) => {
@@ -216,3 +226,101 @@ def test_the_laboratory_streams_and_begins_again(page):
     assert page.get_by_role("option").all_inner_texts() == written  # the dice begin again too
     page.get_by_label("prompt").fill("JULIET:")
     assert "".join(page.get_by_role("option").all_inner_texts()) == "JULIET:…"
+
+
+# What happens inside
+
+
+@pytest.fixture
+def watched(browser, tmp_path):
+    with opened(browser, "attention", tmp_path) as page:
+        yield page
+
+
+READ = """([script, ids]) => {
+    const model = arbookLive.parse(script);
+    return arbookTouch.attention.read(model, ids);
+}"""
+
+
+def lens(model: GPT, ids: torch.Tensor) -> torch.Tensor:
+    """The law of the stream before the first block and after each, through the last norm and layer: (L + 1, T, V)."""
+    streams = []
+
+    def see(block, inputs, output):
+        streams.append(inputs[0])
+        streams.append(output)
+
+    hooks = [block.register_forward_hook(see) for block in model.blocks]
+    with torch.no_grad():
+        model(ids[None])
+        seen = torch.cat([streams[0], *streams[1::2]])
+        laws = F.linear(model.norm(seen), model.output_weight).softmax(-1)
+    for hook in hooks:
+        hook.remove()
+    return laws
+
+
+def test_every_head_and_every_block_of_the_page_are_those_of_the_library(watched, tmp_path):
+    ids = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 3])
+    for layout in LAYOUTS.values():
+        model = small(**layout)
+        script = export(model, tokenizer(), tmp_path / "m.js").read_text("utf8")
+        found = watched.evaluate(READ, [script, ids.tolist()])
+        maps = attention_maps(rounded(model), ids[None])[:, 0]  # (L, H, T, T)
+        laws = lens(rounded(model), ids)
+        assert len(found) == len(ids)
+        for t, (before, *blocks) in enumerate(found):
+            assert len(blocks) == model.config.n_layer and before["attention"] == []
+            for layer, stage in enumerate([before, *blocks]):
+                assert np.abs(np.array(stage["probs"]) - laws[layer, t].numpy()).max() < 1e-4
+            for layer, stage in enumerate(blocks):
+                expected = maps[layer, :, t, : t + 1].numpy()
+                assert np.abs(np.array(stage["attention"]) - expected).max() < 1e-4
+
+
+def test_the_page_reads_a_text_by_mouse_and_keyboard_as_the_library_does(watched):
+    """The recorded model: what a head looks at most, and what is expected next, at two places and under two heads."""
+    model, characters = recorded_model("train_cpu_seed0")
+    text = "The king is dead. Long live the king."
+    ids = torch.tensor(characters.encode_array(text))
+    maps = attention_maps(model, ids[None])[:, 0].flatten(0, 1)  # (L H, T, T)
+    laws = lens(model, ids)
+
+    def wait(place: int, head: int) -> None:
+        most, law = int(maps[head, place].argmax()), laws[-1, place]
+        back = f"{place - most} back" if most < place else "itself"
+        looked = (
+            f"“{text[most]}”".replace(" ", "␣") + f" ({back}) {100 * maps[head, place, most]:.0f} %"
+        )
+        expected = f"“{characters.decode([int(law.argmax())])}”".replace(" ", "␣")
+        expected += f" {100 * law.max():.0f} %"
+        words = f"“{text[place]}” asks. Head {head // 3 + 1}.{head % 3 + 1} looks at {looked}"
+        watched.wait_for_function(
+            "([a, b]) => document.querySelector('.say').textContent.startsWith(a)"
+            " && document.querySelector('.say').textContent.endsWith(b)",
+            arg=[words, f"expects {expected}."],
+        )
+
+    wait(len(text) - 5, 11)
+    watched.get_by_role("option").nth(1).click()
+    wait(1, 11)
+    watched.keyboard.press("ArrowRight")
+    wait(2, 11)
+    watched.get_by_role("slider").focus()
+    watched.keyboard.press("Home")
+    wait(2, 0)
+    watched.get_by_label("text", exact=True).fill("To be, or not to be")
+    assert watched.get_by_role("option").count() == len("To be, or not to be")
+    watched.get_by_label("text", exact=True).fill("")
+    assert watched.get_by_role("option").count() == 1
+
+
+def test_the_page_reads_with_a_model_of_the_readers_own(watched, tmp_path):
+    script = export(small(), tokenizer(), tmp_path / "mine.js")
+    watched.get_by_label("a model of yours").set_input_files(script)
+    watched.wait_for_function(
+        "document.querySelector('[type=range]').max == 7"
+    )  # 2 layers, 4 heads
+    watched.get_by_text("Head 2.4 looks at").wait_for()
+    assert watched.get_by_role("option").count() == 12  # its context

@@ -234,6 +234,14 @@ def test_a_picture_stands_in_the_page_under_its_description_and_without_its_own_
     assert pictures.touched(body) == ["tiny"]
 
 
+def test_links_in_a_picture_can_be_reached():
+    """An image has no parts for screen readers and keyboards; a group has."""
+    linked = '<svg viewBox="0 0 9 9"><a href="#there"><text>there</text></a></svg>'
+    assert pictures.drawing(linked, "x").startswith('<svg role="group" aria-label="x"')
+    plain = '<svg viewBox="0 0 9 9"><text>there</text></svg>'
+    assert pictures.drawing(plain, "x").startswith('<svg role="img" aria-label="x"')
+
+
 def test_other_images_stay_as_they_are(folder):
     image = '<img src="pictures/still.svg" alt="x">'
     other = f'<p>{image}</p><figure class="align-left">{image}</figure>'

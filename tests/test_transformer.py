@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from arbook import conformance, files, losses
 from arbook import objective as ob
 from arbook import transformer as tr
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
@@ -1248,3 +1250,43 @@ def test_save_pretrained_refuses_a_layout_that_is_not_that_of_gpt2(tmp_path):
     with pytest.raises(ValueError, match="positions"):
         make("modern").save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+# --- the pictures of the idea pages -----------------------------------------------------------------------------------
+
+
+def drawn(name: str) -> str:
+    return (ROOT / "nbs" / "pictures" / f"{name}.svg").read_text("utf8")
+
+
+def test_arcs_are_as_thick_as_the_weights_that_they_show():
+    keys = torch.tensor([1.0, 2.0, 3.0]).log()[:, None]
+    weights = tr.attention_weights(torch.ones(3, 1), keys)[-1]
+    widths = re.findall(r'class="line now"[^>]* stroke-width="(\d+)"', drawn("attention-arcs"))
+    thick = torch.tensor([float(width) for width in widths])
+    assert torch.allclose(thick / thick.sum(), weights)
+    assert (weights @ torch.tensor([6.0, 0.0, 12.0])).item() == pytest.approx(7)
+    assert "= 7</text>" in drawn("attention-arcs")
+
+
+def test_the_drawn_staircases_are_those_of_the_masks():
+    seen = [sign == "0" for sign in re.findall(r">(0|−∞)</text>", drawn("staircase"))]
+    assert torch.equal(torch.tensor(seen).view(6, 6), tr.causal_mask(6, 6))
+    cells = re.findall(r'class="fill (off|past|now)"', drawn("mask-trap"))
+    by_torch, wanted = torch.tensor([cell != "off" for cell in cells]).view(2, 2, 6)
+    assert torch.equal(wanted, tr.causal_mask(2, 6))
+    assert torch.equal(by_torch, torch.ones(2, 6).bool().tril())
+
+
+def test_the_drawn_cache_keeps_what_came_before_and_adds_one():
+    shapes = re.findall(r'class="(fill past|fill now|line mute)"[^>]* height="28"', drawn("cache"))
+    for t, row in enumerate(torch.arange(30).view(5, 6).tolist()):
+        kinds = [shapes[i] for i in row]
+        assert kinds == ["fill past"] * t + ["fill now"] + ["line mute"] * (5 - t)
+
+
+def test_the_drawn_window_reaches_as_far_as_two_layers_of_it():
+    """Each layer reaches w - 1 places further back, so two windows of three see five tokens, two of them outside."""
+    dots = re.findall(r'<circle class="fill (\w+)"[^>]* cy="(\d+)"', drawn("window-stack"))
+    tokens = [kind for kind, height in dots if height == "140"]
+    assert tokens == ["off"] * 2 + ["now"] * 2 + ["past"] * 3
