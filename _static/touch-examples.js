@@ -94,7 +94,7 @@
         return at.svg + touch.line(corners, "line mute") + ring(...place(w), "ink") + cross(...place(fit), "mute") + ring(...place(mean), "now");
       }, `least squares ${signed(fit[1])} and ${signed(fit[0])}, truth ${signed(w[1])} and ${signed(w[0])}`);
       touch.say(`From ${k} examples: least squares (cross) forecasts ${signed(said.squares)}, the posterior mean (orange ring) ${signed(said.mean)}, `
-        + `the network (blue dot) ${signed(said.network)}. The true coefficients (black ring) would say ${signed(said.truth)}; then came ${signed(z[k + 2])}.`);
+        + `the network (blue dot) ${signed(said.network)}. The true coefficients (plain ring) would say ${signed(said.truth)}; then came ${signed(z[k + 2])}.`);
     });
   });
 })();
