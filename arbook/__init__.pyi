@@ -7,6 +7,7 @@ from . import check as check
 from . import checkpoints as checkpoints
 from . import cli as cli
 from . import compression as compression
+from . import conditioning as conditioning
 from . import conformance as conformance
 from . import counting as counting
 from . import data as data

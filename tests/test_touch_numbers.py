@@ -11,8 +11,10 @@ import pytest
 import torch
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
-from arbook.distributions import Gaussian, GaussianMixture
+from arbook.conditioning import CausalTransformer, least_squares_in_context
+from arbook.distributions import Gaussian, GaussianMixture, ValueModel
 from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
+from arbook.files import read_weights
 from arbook.ngram import NGramLM, count_ngrams
 from arbook.objective import autoregressive_loss, cross_entropy_gradient, squared_loss
 from arbook.recurrent import CellWeights, lstm_cell, unroll
@@ -717,3 +719,76 @@ def test_bells_can_be_turned_and_chosen_by_key_and_mouse(mixture):
     mixture.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
     assert float(slider("scale 3").input_value()) < 0.1
     check(3)
+
+
+# Chapter 14: a series as a prompt of examples
+
+
+@pytest.fixture
+def examples(page, folder):
+    page.goto(page_of("examples", folder))
+    return page
+
+
+def test_least_squares_of_the_page_is_that_of_the_library(examples):
+    found = examples.evaluate("""() => { const { series, leastSquares, forecast } = arbookTouch.examples;
+        return series.map(({ z }) => z.slice(2).map((_, k) => forecast(z, leastSquares(z, k), k))) }""")
+    z = np.array(examples.evaluate("arbookTouch.examples.series.map(({ z }) => z)"))
+    assert z.shape == (8, 18)
+    assert np.allclose(found, least_squares_in_context(z, 2), atol=1e-7)
+
+
+def test_the_posterior_mean_of_the_page_weights_coefficients_by_their_likelihood(examples):
+    z, found = examples.evaluate("""() => { const { series, posteriorMean } = arbookTouch.examples;
+        return [series[2].z, [0, 3, 15].map((k) => posteriorMean(series[2].z, k))] }""")
+    older, newer = np.meshgrid(np.linspace(-1, 1, 60), np.linspace(-2, 2, 120), indexing="ij")
+    grid = np.stack([older, newer], -1)[older < 1 - abs(newer)] * [0.81, 0.9]
+    for k, mean in zip((0, 3, 15), found, strict=True):
+        # The covariance of the first values is the fixed point of the recursion on pairs of neighbours.
+        logs = []
+        for a, b in grid:
+            step = np.array([[0, 1], [a, b]])
+            noise = np.array([0, 0, 0, 1.0])
+            covariance = np.linalg.solve(np.eye(4) - np.kron(step, step), noise).reshape(2, 2)
+            start = z[:2] @ np.linalg.solve(covariance, z[:2]) + np.log(np.linalg.det(covariance))
+            missed = [z[t + 2] - a * z[t] - b * z[t + 1] for t in range(k)]
+            logs.append(-0.5 * (start + np.square(missed).sum()))
+        weights = np.exp(np.array(logs) - max(logs))
+        assert np.allclose(mean, weights @ grid / weights.sum(), atol=1e-8)
+
+
+def test_the_forecasts_of_the_network_are_those_of_the_recorded_one(examples):
+    series = examples.evaluate("arbookTouch.examples.series")
+    record = data.record("runs/conditioning.json")["examples"]
+    encoder = CausalTransformer(**record["config"])
+    model = ValueModel(encoder, torch.nn.Linear(encoder.width, 1), Gaussian(scale=1.0))
+    file = data.recorded_file("runs/conditioning_examples.safetensors")
+    model.load_state_dict(read_weights(file)[0])
+    z = torch.tensor([one["z"] for one in series], dtype=torch.float64)
+    with torch.no_grad():
+        expected = model.double()(z)[:, 1:-1, 0].numpy()
+    assert np.allclose([one["network"] for one in series], expected, atol=0.0011)
+
+
+def test_examples_are_given_by_key_and_mouse(examples):
+    series = examples.evaluate("arbookTouch.examples.series")
+    count = examples.get_by_role("slider", name="examples")
+    which = examples.get_by_role("slider", name="series")
+
+    def check() -> None:
+        k, one = int(count.input_value()), series[int(which.input_value()) - 1]
+        exact = least_squares_in_context([one["z"]], 2)[0, k]
+        words = f"From {k} examples: least squares (cross) forecasts {exact:.2f},".replace("-", "−")
+        said(examples, words)
+        came = f"{one['network'][k]:.2f}. The true".replace("-", "−")
+        assert came in examples.locator(".say").text_content()
+
+    check()
+    count.press("End")
+    check()
+    which.press("ArrowRight")
+    check()
+    box = count.bounding_box()
+    examples.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
+    assert int(count.input_value()) < 3
+    check()
