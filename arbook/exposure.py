@@ -17,7 +17,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .ar import recursive_forecast
 from .guards import as_choice, as_count, as_number
-from .losses import IGNORE, autoregressive_loss, check_range, reduce_losses
+from arbook.losses import (
+    IGNORE,
+    autoregressive_loss,
+    check_range,
+    holds_integers,
+    reduce_losses,
+)
 from .objective import LanguageModel, as_token_ids
 from .rules import pick
 
@@ -138,6 +144,8 @@ def _rolls(
 def _draw(logits: Tensor, dice: Tensor) -> Tensor:
     """Draw a token for each position, by given numbers: logits (B, t, V), dice (B, t) -> (B, t)."""
     probs = logits.flatten(0, 1).float().softmax(-1)
+    if probs.isnan().any():
+        raise ValueError("model must return logits that describe a distribution, got nan")
     return pick(probs, dice.reshape(-1, 1)).view(dice.shape)
 
 
@@ -266,8 +274,8 @@ def continuation_pairs(
 
     Raises
     ------
-    ValueError
-        If there are not equally many of both, none at all, or one of them is empty.
+    TypeError, ValueError
+        If there are not equally many of both, none at all, or one of them is empty or holds what is no id.
 
     Examples
     --------
@@ -282,12 +290,7 @@ def continuation_pairs(
         )
     rows = []
     for before, after in zip(prompts, continuations, strict=True):
-        before, after = torch.as_tensor(before), torch.as_tensor(after)
-        if before.ndim != 1 or after.ndim != 1 or not len(before) or not len(after):
-            raise ValueError(
-                "prompts and continuations must be rows of at least one id, "
-                f"got shapes {tuple(before.shape)} and {tuple(after.shape)}"
-            )
+        before, after = _as_row(before, "prompts"), _as_row(after, "continuations")
         text = torch.cat([before, after])
         hidden = torch.full_like(before[1:], IGNORE)
         rows.append((text[:-1], torch.cat([hidden, after])))
@@ -319,6 +322,19 @@ def continuation_log_prob(
     inputs, targets = continuation_pairs(prompts, continuations)
     losses = model.loss(inputs.to(model.device), targets.to(model.device), "none")
     return -losses.sum(1)
+
+# %% ../nbs/13_exposure.ipynb #103a7d40
+#| code-summary: Code of a guard
+def _as_row(ids: Tensor | Sequence[int], name: str) -> Tensor:
+    """Return a row of at least one id as int64, or raise TypeError or ValueError."""
+    row = torch.as_tensor(ids)
+    if row.ndim != 1 or not len(row):
+        raise ValueError(f"{name} must be rows of at least one id, got shape {tuple(row.shape)}")
+    if not holds_integers(row):
+        raise TypeError(f"{name} must hold integers, got {row.dtype}")
+    if (row < 0).any():  # the sign of what is ignored would be
+        raise ValueError(f"{name} must hold ids, from 0 on, got {int(row.min())}")
+    return row.long()
 
 # %% ../nbs/13_exposure.ipynb #79635b05
 def reinforce_loss(log_prob: Tensor, rewards: Tensor, baseline: Tensor | float = 0.0) -> Tensor:
@@ -436,10 +452,12 @@ def unlikelihood_loss(
     Welleck et al. (2020), equation 5.
     """
     losses = autoregressive_loss(logits, targets, "none", ignore_index=ignore_index)
-    if negatives.dtype != torch.bool or negatives.shape != logits.shape:
+    if not isinstance(negatives, Tensor) or negatives.dtype != torch.bool:
+        got = negatives.dtype if isinstance(negatives, Tensor) else type(negatives).__name__
+        raise TypeError(f"negatives must be a tensor of truth values, got {got}")
+    if negatives.shape != logits.shape:
         raise ValueError(
-            f"negatives must be truth values of shape {tuple(logits.shape)}, "
-            f"got {negatives.dtype}, {tuple(negatives.shape)}"
+            f"negatives must have the shape of logits, {tuple(logits.shape)}, got {tuple(negatives.shape)}"
         )
     weight, kept = as_number(weight, "weight", minimum=0), targets != ignore_index
     counted = negatives & kept[..., None]

@@ -1,6 +1,7 @@
 """What a model reads that it wrote itself, and losses of whole texts: against sums over all texts."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -25,6 +26,8 @@ from arbook.objective import LanguageModel
 from arbook.recurrent import free_running_inputs
 from arbook.rules import Greedy
 from arbook.sampling import beam_search, generate
+from bench import exposure as bench
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import V, Table, own, plain_lstm, rng, tiny_gpt
@@ -144,6 +147,14 @@ def test_two_passes_draw_from_what_the_true_text_predicts():
     assert scheduled_inputs(Repeat(), ids, 0.0, passes=1).tolist() == [[0, 0, 1, 2, 3, 4]]
     assert scheduled_inputs(Repeat(), ids, 0.0, passes=2).tolist() == [[0, 0, 0, 1, 2, 3]]
     assert scheduled_inputs(Repeat(), ids, 0.0).tolist() == [[0] * 6]
+
+
+@pytest.mark.parametrize("passes", [None, 1])
+def test_a_model_that_returns_nan_is_refused(passes):
+    model = Table()
+    nn.init.constant_(model.table.weight, float("nan"))
+    with pytest.raises(ValueError, match="got nan"):
+        scheduled_inputs(model, IDS, 0.5, passes=passes, generator=rng())
 
 
 def test_no_gradient_flows_through_what_is_drawn_and_the_mode_stays():
@@ -289,9 +300,16 @@ def test_training_on_the_best_text_of_a_teacher_makes_it_the_most_probable_one()
     assert torch.equal(written.ids[0], best.ids[0])
 
 
+def test_what_is_no_id_is_refused_also_where_a_loss_would_ignore_it():
+    with pytest.raises(ValueError, match="continuations must hold ids, from 0 on, got -100"):
+        continuation_pairs([[1]], [[2, IGNORE]])
+    with pytest.raises(TypeError, match="prompts must hold integers, got torch.float32"):
+        continuation_pairs([[1.0]], [[2]])
+
+
 def test_empty_texts_and_unequal_numbers_are_refused():
     for prompts, texts in (([[1]], []), ([], []), ([[]], [[1]]), ([[1]], [[]]), ([[1]], [[[1]]])):
-        with pytest.raises(ValueError, match="prompts and continuations"):
+        with pytest.raises(ValueError, match="prompts|continuations"):
             continuation_pairs(prompts, texts)
 
 
@@ -479,6 +497,31 @@ def test_tokens_seen_before_are_those_of_the_context():
 
 def test_negatives_are_truth_values_of_the_shape_of_the_logits():
     logits, targets = torch.zeros(1, 2, 3), torch.zeros(1, 2, dtype=torch.int64)
-    for negatives in (torch.zeros(1, 2, 3), torch.zeros(1, 2, 4, dtype=torch.bool)):
-        with pytest.raises(ValueError, match="negatives must be truth values of shape"):
+    for negatives in (torch.zeros(1, 2, 3), [[[True] * 3] * 2]):
+        with pytest.raises(TypeError, match="negatives must be a tensor of truth values"):
             unlikelihood_loss(logits, targets, negatives)
+    with pytest.raises(ValueError, match="negatives must have the shape of logits"):
+        unlikelihood_loss(logits, targets, torch.zeros(1, 2, 4, dtype=torch.bool))
+
+
+# The measurement that the pages show
+
+
+def test_the_record_has_three_seeds_of_everything_and_shares_that_are_shares():
+    record = json.loads((ROOT / "runs" / "exposure.json").read_text("utf8"))
+    for rows in record["remedies"].values():
+        loss, right, different = np.array(rows).T
+        assert len(loss) >= 3 and (loss > record["grammar"]["entropy_rate"]).all()
+        assert ((right >= 0) & (right <= 1)).all() and (different <= 1000 * right).all()
+    for name, curve in record["distance"]["curves"].items():
+        assert len(curve["judge"]) == len(curve["new"]) == (1 if name == "real" else 3)
+        assert all(0 <= share <= 1 for row in curve["new"] for share in row)
+
+
+def test_what_the_measurement_calls_right_is_what_the_grammar_writes():
+    for sentence in bench.GRAMMAR.sample(20, rng=3):
+        row = [bench.NUMBER[word] for word in sentence]
+        assert bench.is_right([*row, 0])
+        assert not bench.is_right(row) and not bench.is_right([0, *row, 0])
+    inputs, targets = bench.windows(bench.TEXT)
+    assert torch.equal(inputs.flatten()[1:], targets.flatten()[:-1])
