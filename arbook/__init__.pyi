@@ -14,6 +14,7 @@ from . import data as data
 from . import decoders as decoders
 from . import distributions as distributions
 from . import encodings as encodings
+from . import exposure as exposure
 from . import files as files
 from . import guards as guards
 from . import leastsquares as leastsquares

@@ -14,6 +14,7 @@ from arbook.ar import LinearAR, characteristic_roots, impulse_response
 from arbook.conditioning import CausalTransformer, least_squares_in_context
 from arbook.distributions import Gaussian, GaussianMixture, ValueModel
 from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
+from arbook.exposure import rollout_error
 from arbook.files import read_weights
 from arbook.ngram import NGramLM, count_ngrams
 from arbook.objective import autoregressive_loss, cross_entropy_gradient, squared_loss
@@ -719,6 +720,56 @@ def test_bells_can_be_turned_and_chosen_by_key_and_mouse(mixture):
     mixture.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
     assert float(slider("scale 3").input_value()) < 0.1
     check(3)
+
+
+# Chapter 13: the error of a roll-out
+
+
+@pytest.fixture
+def rollout(page, folder):
+    page.goto(page_of("rollout", folder))
+    return page
+
+
+@pytest.mark.parametrize(("phi", "delta"), [(0.9, 0.05), (0.0, -0.2), (1.05, 0.2), (0.99, -0.01)])
+def test_the_error_of_a_roll_out_is_that_of_the_library(rollout, phi, delta):
+    found, worst = rollout.evaluate(
+        """([phi, delta]) => { const { errors, worst } = arbookTouch.rollout;
+            return [errors(phi, delta, 60), worst(errors(phi, delta, 60))] }""",
+        [phi, delta],
+    )
+    expected = np.r_[0, rollout_error([1.0], [phi], [phi + delta], 60)]
+    assert np.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    assert worst == expected.argmax()
+
+
+def test_a_weight_its_error_and_the_horizon_can_be_moved(rollout):
+    def check(phi: float, delta: float, h: int) -> None:
+        error = rollout_error([1.0], [phi], [phi + delta], h)
+        said(rollout, f"after 1 step {error[0]:.3f}, after {h} step{'s'[: h > 1]} {error[-1]:.3f}.")
+        where = error.argmax() + 1
+        grows = where == h
+        said(rollout, "up to the horizon" if grows else f"Largest after {where}: {error.max():.3f}")
+
+    check(0.9, 0.05, 30)
+    weight, off, horizon = (
+        rollout.get_by_role("slider", name=name) for name in ("weight φ", "error δ", "horizon h")
+    )
+    off.press("ArrowLeft")
+    assert off.get_attribute("aria-valuetext") == "0.04"
+    check(0.9, 0.04, 30)
+    horizon.press("Home")
+    assert horizon.get_attribute("aria-valuetext") == "1 step"
+    check(0.9, 0.04, 1)
+    horizon.press("End")
+    check(0.9, 0.04, 60)
+    rollout.get_by_role("button", name="a weight near 1").press("Enter")
+    assert (weight.input_value(), off.input_value()) == ("0.99", "0.01")
+    check(0.99, 0.01, 60)
+    box = off.bounding_box()
+    rollout.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    off.fill("0")
+    said(rollout, "No error, at no step.")
 
 
 # Chapter 14: a series as a prompt of examples
