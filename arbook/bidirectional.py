@@ -284,7 +284,7 @@ def _log_prob_at(model: Blanks, ids: Tensor, t: int, tokens: Tensor) -> Tensor:
     """Return the log-probability of a token at position t of each row: ids (B, T), tokens (B,) -> (B,)."""
     return model(ids)[:, t].log_softmax(-1).gather(1, tokens[:, None])[:, 0]
 
-# %% ../nbs/15_bidirectional.ipynb #acb6bba0
+# %% ../nbs/15_bidirectional.ipynb #5ac284ea
 def log_odds_ratios(
     model: Blanks, ids: Tensor, i: int, j: int, a: tuple[int, int], b: tuple[int, int]
 ) -> Tensor:
@@ -304,8 +304,8 @@ def log_odds_ratios(
     Returns
     -------
     Tensor, shape (B, 2)
-        The logarithm of the odds ratio, from p(x[i] | x[j], others) and from p(x[j] | x[i], others). If the conditionals
-        belong to a joint distribution, the two are equal.
+        The logarithm of the odds ratio, from p(x[i] | x[j], others) and from p(x[j] | x[i], others). If a joint
+        distribution is behind them, the two are equal.
 
     References
     ----------
