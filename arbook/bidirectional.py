@@ -23,12 +23,11 @@ from .rules import sample_next_token
 from .transformer import GPT, GPTConfig, KVCache
 
 # %% auto #0
-__all__ = ['KINDS', 'attention_mask', 'MaskedTransformer', 'mlm_batch', 'pseudo_log_prob', 'pseudo_perplexity', 'log_odds_ratios',
+__all__ = ['attention_mask', 'MaskedTransformer', 'mlm_batch', 'pseudo_log_prob', 'pseudo_perplexity', 'log_odds_ratios',
            'order_log_prob', 'any_order_loss', 'unmask', 'LeftToRight', 'fim', 'fim_inverse', 'LeakError', 'leak_alarm']
 
-# %% ../nbs/15_bidirectional.ipynb #a44070a0
-#| code-fold: show
-KINDS = ("causal", "full", "prefix", "sliding", "segments")
+# %% ../nbs/15_bidirectional.ipynb #40d9d395
+_KINDS = ("causal", "full", "prefix", "sliding", "segments")
 
 
 def attention_mask(
@@ -73,7 +72,7 @@ def attention_mask(
     >>> attention_mask("sliding", 3, 2).int().tolist()
     [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
     """
-    kind, T = as_choice(kind, "kind", KINDS), as_count(T, "T")
+    kind, T = as_choice(kind, "kind", _KINDS), as_count(T, "T")
     if (size is None) != (kind in ("causal", "full")):
         need = "is not needed" if size is not None else "must be an integer"
         raise ValueError(f"size {need} for kind {kind!r}, got {size}")
@@ -143,8 +142,7 @@ def as_mask(mask: Tensor) -> Tensor:
         raise ValueError(f"mask must let every position see something, but row {at} is empty")
     return mask
 
-# %% ../nbs/15_bidirectional.ipynb #bc645e6a
-#| code-fold: show
+# %% ../nbs/15_bidirectional.ipynb #15f984bb
 class MaskedTransformer(nn.Module):
     """A Transformer that reads a text under any mask, and says `n_outputs` numbers about every position.
 

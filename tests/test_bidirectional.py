@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from arbook.bidirectional import (
-    KINDS,
     LeakError,
     LeftToRight,
     MaskedTransformer,
@@ -37,6 +36,7 @@ from tiny import rng
 from torch import Tensor
 
 V, T = 2, 4
+KINDS = ("causal", "full", "prefix", "sliding", "segments")
 TEXTS = torch.tensor(list(itertools.product(range(V), repeat=T)))
 
 
@@ -339,8 +339,8 @@ def test_the_loss_of_random_blanks_is_the_mean_over_all_orders():
     orders = list(itertools.permutations(range(4)))
     wanted = -np.mean([order_log_prob(model, text, o).sum().item() for o in orders]) / 4
     with torch.no_grad():
-        drawn = any_order_loss(model, text.expand(20_000, -1), generator=rng(3))
-    assert abs(drawn.mean() - wanted) < 4.5 * drawn.std() / 20_000**0.5
+        drawn = any_order_loss(model, text.expand(6_000, -1), generator=rng(3))
+    assert abs(drawn.mean() - wanted) < 4.5 * drawn.std() / 6_000**0.5
 
 
 def test_blanks_filled_one_by_one_follow_the_joint(exact):
@@ -462,18 +462,15 @@ def chain():
     return source, path, -source.log_prob(path)
 
 
-def test_the_alarm_fires_on_a_mask_that_shows_the_next_token(chain):
-    # Attention that copies what the mask shows, by hand: the next token gets nine tenths of the weight.
-    source, path, floor = chain
-    shown = (
-        torch.ones(len(path), len(path), dtype=torch.bool).tril(1)[:-1].sum(1)
-    )  # how many each sees
-    assert (shown.numpy() == np.arange(1, len(path)) + 1).all()
-    losses = np.full(len(path) - 1, -np.log(0.9))
+def test_the_alarm_fires_on_a_reader_that_sees_the_next_token(chain):
+    _, _, floor = chain
+    losses = np.full_like(floor, -np.log(0.9))  # it believes what it sees, nine times out of ten
     with pytest.raises(
         LeakError, match=r"0.1054 nats per token, where the source itself needs 1\."
     ):
         leak_alarm(losses, floor)
+    with pytest.raises(LeakError):  # one token in fifty is enough on a long text
+        leak_alarm(np.where(np.arange(len(floor)) % 50, floor, 0.0), floor)
 
 
 def test_the_alarm_is_silent_on_the_source_itself_and_on_whoever_knows_less(chain):
