@@ -30,6 +30,7 @@ from arbook.perplexity import score
 from arbook.sampling import generate
 from arbook.sources import MarkovSource, sources
 from arbook.transformer import GPT, GPTConfig, KVCache, causal_attention
+from bench.bidirectional import posteriors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import rng
@@ -552,3 +553,27 @@ def test_the_causal_pass_of_a_gpt_is_bit_for_bit_what_it_was():
     x = x + block.attention.projection(y.transpose(1, 2).flatten(2))
     x = x + block.mlp(block.norm_2(x))
     assert torch.equal(model.hidden(ids), model.norm(x))
+
+
+# The measurements
+
+
+def test_the_best_labels_from_the_past_and_from_both_sides_are_those_of_enumeration():
+    states, dice = MarkovSource([[0.8, 0.2], [0.3, 0.7]]), np.random.default_rng(0)
+    emission = dice.dirichlet(np.ones(3), 2)
+    x = dice.integers(0, 3, (1, 4))
+
+    def weights(n: int) -> dict:  # of all hidden paths, with the first n symbols
+        found = {}
+        for path in itertools.product(range(2), repeat=4):
+            steps = [states.transition[a, b] for a, b in itertools.pairwise(path)]
+            seen = [emission[s, v] for s, v in zip(path[:n], x[0, :n], strict=True)]
+            found[path] = states.stationary[path[0]] * np.prod(steps) * np.prod(seen)
+        return found
+
+    past, both = posteriors(states, emission, x)
+    for t in range(4):
+        for found, n in ((past, t + 1), (both, 4)):
+            w = weights(n)
+            share = sum(v for path, v in w.items() if path[t] == 1) / sum(w.values())
+            assert found[0, t, 1] == pytest.approx(share)
