@@ -1,6 +1,6 @@
 """Five kinds of tasks, each by a model that sees the past and by one that sees both sides, on sources that are known.
 
-Run it with `python -m bench.bidirectional`; it takes some five minutes of one core. The pages read what it writes to
+Run it with `python -m bench.bidirectional`; it takes some six minutes of one core. The pages read what it writes to
 `runs/bidirectional.json`. `--quick --dry` shows in seconds that all of it works.
 
 All networks have the same blocks, the same number of steps and texts of the same source; what differs is the mask and
