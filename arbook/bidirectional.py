@@ -399,7 +399,7 @@ def unmask(
                 x[now] = sample_next_token(model(x)[now], generator=generator)
     return x
 
-# %% ../nbs/15_bidirectional.ipynb #bd23a824
+# %% ../nbs/15_bidirectional.ipynb #93fee350
 class LeftToRight(LanguageModel):
     """A model that fills in blanks, used as a language model: what comes later is blank.
 
@@ -432,8 +432,8 @@ class LeftToRight(LanguageModel):
         for t in range(T):
             shown[t, :, : t + 1] = ids[:, : t + 1]
         logits = self.model(shown.flatten(0, 1)).unflatten(0, (T, B))  # (T, B, length, V)
-        t = torch.arange(T, device=ids.device)
-        return logits[t, :, t + 1].transpose(0, 1)  # (B, T, V)
+        at = torch.arange(T, device=ids.device)
+        return logits[at, :, at + 1].transpose(0, 1)  # (B, T, V)
 
 # %% ../nbs/15_bidirectional.ipynb #3a1b4234
 def fim(ids: Sequence[int], start: int, end: int, *, marks: tuple[int, int, int]) -> list[int]:
