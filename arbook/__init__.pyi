@@ -3,6 +3,7 @@
 # `plots`, which needs what only the book needs, is not among the modules: `import arbook.plots`.
 from . import ar as ar
 from . import arpa as arpa
+from . import bidirectional as bidirectional
 from . import check as check
 from . import checkpoints as checkpoints
 from . import cli as cli

@@ -141,12 +141,16 @@ class KVCache:
         Of the first `length` positions; the others hold nothing of meaning.
     length : int
         How many tokens have been read.
+    differentiable : bool
+        Whether gradients may flow through `attend`: not here, since it writes in place.
 
     Examples
     --------
     >>> KVCache(6, 1, 6, 256, 64).nbytes
     4718592
     """
+
+    differentiable = False
 
     def __init__(
         self,
@@ -654,10 +658,11 @@ class GPT(LanguageModel):
         """Return what the output layer reads: ids (B, T) -> vectors (B, T, C).
 
         With a cache the tokens follow those that it holds, and it holds them afterwards. Nothing is then recorded for
-        gradients, because the cache is written in place.
+        gradients, unless the cache is `differentiable`.
         """
         ids = as_readable(ids, self.config, cache)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and cache is None):
+        recorded = cache is None or cache.differentiable
+        with torch.set_grad_enabled(torch.is_grad_enabled() and recorded):
             T = ids.shape[1]
             rows = slice(T) if cache is None else cache.positions(T)
             x = self.embedding(ids)  # (B, T, C)

@@ -18,7 +18,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-MODELS = {"ngram", "recurrent", "transformer", "decoders", "distributions", "conditioning"}
+MODELS = {
+    "ngram", "recurrent", "transformer", "decoders", "distributions", "conditioning", "bidirectional",
+}  # fmt: skip
 USERS = {"rules", "sampling", "perplexity", "training", "compression"}
 # On top of all: nobody imports `plots` or `check`, only the command imports the workshop, and nobody the command.
 ROOF = {"plots": set(), "check": set(), "workshop": {"cli"}, "cli": {"__main__"}}
@@ -40,7 +42,7 @@ MOST_NAMES = {
     "plots": 11, "training": 12, "runs": 16, "cli": 1, "workshop": 8, "rules": 24, "sampling": 24, "decoders": 4,
     "transformer": 18, "ngram": 13, "counting": 6, "arpa": 4, "compression": 20, "objective": 20, "conformance": 4,
     "recurrent": 20, "perplexity": 10, "guards": 12, "files": 10, "steps": 14, "checkpoints": 10, "machines": 6,
-    "losses": 5, "live": 1, "distributions": 16, "check": 2, "conditioning": 14, "exposure": 11,
+    "losses": 5, "live": 1, "distributions": 16, "check": 2, "conditioning": 14, "exposure": 11, "bidirectional": 14,
 }  # fmt: skip
 OTHERWISE = 20  # a chapter to come
 # What users find in a module, wherever in the house it is made: only these may stand at a second door.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
+from arbook.bidirectional import attention_mask
 from arbook.conditioning import CausalTransformer, least_squares_in_context
 from arbook.distributions import Gaussian, GaussianMixture, ValueModel
 from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
@@ -843,3 +844,64 @@ def test_examples_are_given_by_key_and_mouse(examples):
     examples.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
     assert int(count.input_value()) < 3
     check()
+
+
+# Chapter 15: masks
+
+
+@pytest.fixture
+def masks(page, folder):
+    page.goto(page_of("masks", folder))
+    return page
+
+
+def mask_of(kind: str, size: int, border: int) -> torch.Tensor:
+    if kind == "documents":
+        return attention_mask("causal", 10, documents=(torch.arange(10) >= border).long())
+    return attention_mask(kind, 10, None if kind in ("causal", "full") else size)
+
+
+def test_masks_of_the_page_are_those_of_the_library(masks):
+    kinds = masks.get_by_label("mask", exact=True).locator("option").all_text_contents()
+    assert len(kinds) == 6
+    border = masks.evaluate("arbookTouch.masks.border")
+    for kind in kinds:
+        for size in (1, 2, 3, 7, 10):
+            found = masks.evaluate(
+                """([kind, size]) => { const { mask, reached } = arbookTouch.masks, seen = mask(kind, size);
+                    return [1, 2, 4].map((layers) => reached(seen, layers)) }""",
+                [kind, size],
+            )
+            seen = mask_of(kind, size, border)
+            for layers, far in zip((1, 2, 4), found, strict=True):
+                wanted = torch.matrix_power(seen.double(), layers) > 0
+                assert torch.equal(torch.tensor(far), wanted), (kind, size, layers)
+
+
+def test_words_are_walked_and_masks_chosen_by_key_and_mouse(masks):
+    border = masks.evaluate("arbookTouch.masks.border")
+
+    def check(kind: str, size: int, word: int, layers: int) -> None:
+        seen = mask_of(kind, size, border)
+        far = torch.matrix_power(seen.double(), layers) > 0
+        said(masks, f", word {word + 1}, sees {int(seen[word].sum())} of 10 words.")
+        if layers > 1:
+            said(masks, f"Over {layers} layers it hears from {int(far[word].sum())}.")
+        assert masks.locator(".row path.past").count() == int(seen[word].sum()) - 1
+        assert masks.locator(".panel circle.past").count() == int(seen.sum())
+
+    check("sliding", 3, 5, 1)
+    masks.get_by_role("option", name="mat").focus()
+    masks.keyboard.press("End")
+    check("sliding", 3, 9, 1)
+    masks.get_by_role("slider", name="layers").press("ArrowRight")
+    check("sliding", 3, 9, 2)
+    masks.get_by_role("slider", name="size", exact=True).press("ArrowLeft")
+    check("sliding", 2, 9, 2)
+    masks.get_by_label("mask", exact=True).select_option("documents")
+    check("documents", 2, 9, 2)
+    assert not masks.get_by_role("slider", name="size", exact=True).is_visible()
+    masks.get_by_label("mask", exact=True).select_option("full")
+    masks.get_by_role("option", name="cat").click()
+    check("full", 2, 1, 2)
+    said(masks, "Some of them come later.")
