@@ -77,7 +77,7 @@ TERMS = {
     "perplexity": "10_perplexity#perplexity",
     "bits per byte": "10_perplexity#the-unit",
     "sliding window": "10_perplexity#the-policy",
-    "arithmetic coding": "11_compression#a-text-is-an-interval",
+    "arithmetic coding": "11_intervals#a-text-is-an-interval",
     "xz": "11_compression#on-real-text",
 }
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
+from arbook.compression import ArithmeticEncoder, as_weights
 from arbook.distributions import Gaussian, GaussianMixture
 from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
 from arbook.ngram import NGramLM, count_ngrams
@@ -669,3 +670,122 @@ def test_bells_can_be_turned_and_chosen_by_key_and_mouse(mixture):
     mixture.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
     assert float(slider("scale 3").input_value()) < 0.1
     check(3)
+
+
+# Chapter 11: a text as an interval
+
+
+@pytest.fixture
+def coder(page, folder):
+    page.goto(page_of("coder", folder))
+    page.wait_for_function("() => document.querySelector('.views svg')")
+    return page
+
+
+WEIGHTS = "rows => rows.map(row => arbookTouch.coder.weights(row))"
+
+
+def test_the_page_makes_the_integers_of_the_library(coder):
+    rng = np.random.default_rng(0)
+    logits = np.concatenate([rng.normal(0, s, (20, 65)) for s in (0.1, 3, 40)])
+    logits[0, 3], logits[1] = -1e9, 0
+    assert coder.evaluate(WEIGHTS, logits.tolist()) == as_weights(torch.tensor(logits)).tolist()
+
+
+FILE = """([rows, symbols]) => {
+    const { narrow, bytes } = arbookTouch.coder;
+    return bytes(narrow(rows, symbols).at(-1));
+}"""
+AGAIN = "([rows, payload]) => arbookTouch.coder.decode(payload, rows.length, (read) => rows[read.length])"
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 60, 400])
+def test_the_page_writes_the_bytes_of_the_library_and_reads_them_back(coder, n):
+    """Weights of any size, and symbols that are likely, or the likeliest, or the last ones: the carries too."""
+    rng = np.random.default_rng(n)
+    weights = as_weights(torch.tensor(rng.normal(0, 4, (n, 11))))
+    for symbols in (
+        rng.integers(11, size=n),
+        weights.argmax(-1) if n else np.zeros(0, np.int64),
+        np.full(n, 10),
+    ):
+        ends, at = weights.cumsum(-1), np.arange(n)
+        sizes = weights[at, symbols]
+        encoder = ArithmeticEncoder()
+        encoder.encode((ends[at, symbols] - sizes).tolist(), sizes.tolist(), ends[:, -1].tolist())
+        payload = list(encoder.finish())
+        assert coder.evaluate(FILE, [weights.tolist(), symbols.tolist()]) == payload
+        assert coder.evaluate(AGAIN, [weights.tolist(), payload]) == symbols.tolist()
+
+
+def test_bits_that_are_certain_stay_as_the_text_goes_on(coder):
+    """The numbers of an interval share their first digits; each interval lies in the one before."""
+    found = coder.evaluate("""async () => {
+        const { narrow, settled, bytes } = arbookTouch.coder;
+        const rows = Array.from({ length: 60 }, (_, t) => [5 + t % 3, 1, 2, 90]);
+        const spaces = narrow(rows, rows.map((_, t) => [3, 0, 3, 2][t % 4]));
+        const all = bytes(spaces.at(-1)).map((byte) => byte.toString(2).padStart(8, "0")).join("");
+        return [all, ...spaces.map(settled)];
+    }""")
+    assert found[1] == "" and len(found[-1]) > 80
+    for before, after in zip(found[1:], found[2:], strict=False):
+        assert after.startswith(before)
+    assert found[0].ljust(len(found[-1]), "0").startswith(found[-1])
+
+
+def test_the_counted_models_of_the_page_are_those_of_the_library(coder):
+    words = coder.evaluate("async () => (await arbookLive.load('shakespeare')).words")
+    chars, text = CharTokenizer.train("".join(words)), coder.evaluate("arbookPlays.TEXT")
+    assert list(chars.vocab.tokens) == words
+    for order in (1, 4):
+        model = NGramLM(order, vocab_size=len(words), smoothing="kneser-ney")
+        model.fit(chars.encode(text))
+        ids = chars.encode("\nQuartz & $3 of zeal, my lord?")
+        expected = model(torch.tensor([ids]))[0].exp()
+        laws = coder.evaluate(
+            """([order, ids, words]) => {
+                const law = arbookPlays.counted(order, words);
+                return ids.map((_, t) => law(ids.slice(0, t + 1)));
+            }""",
+            [order, ids, words],
+        )
+        assert np.allclose(laws, expected.numpy(), rtol=1e-9)
+        assert np.allclose(np.sum(laws, axis=1), 1)
+
+
+def test_the_text_of_the_page_is_the_start_of_the_corpus(coder):
+    try:
+        corpus = data.splits("tinyshakespeare").train
+    except data.DataNotFoundError as error:
+        pytest.skip(str(error))
+    assert coder.evaluate("arbookPlays.TEXT") == corpus[:64_000]
+
+
+def test_a_text_is_written_and_read_back_under_each_model_by_key_and_mouse(coder):
+    said(coder, "all characters come back")
+    model = coder.get_by_role("slider", name="model")
+    sizes = []
+    for key in ("Home", "ArrowRight", "ArrowRight"):
+        model.press(key)
+        spoken = model.get_attribute("aria-valuetext")
+        coder.wait_for_function(
+            "() => document.querySelector('.say').textContent.includes('bits in all')"
+        )
+        file = coder.get_by_role("img", name=re.compile("^The file")).get_attribute("aria-label")
+        sizes.append((spoken, len(file.removeprefix("The file: "))))
+    assert [name for name, _ in sizes] == ["single letters", "4-grams", "GPT"]
+    assert [size for _, size in sizes] == [14 * 8, 7 * 8, 5 * 8]
+    back = coder.get_by_role("img", name="Read back from the file")
+    coder.get_by_role("checkbox", name="flip one bit").check()
+    said(coder, "come back wrong")
+    assert back.get_attribute("aria-label") != "Read back from the file: Good morrow, good sir."
+    coder.get_by_role("checkbox", name="flip one bit").uncheck()
+    said(coder, "all characters come back")
+    coder.get_by_role("option").nth(3).click()
+    coder.keyboard.press("ArrowLeft")
+    said(coder, "“o” has")
+    coder.get_by_role("textbox", name="a text").fill("To be, ß or not")
+    said(coder, "all characters come back")
+    assert back.get_attribute("aria-label") == "Read back from the file: To be,  or not"
+    coder.get_by_role("textbox", name="a text").fill("")
+    said(coder, "a file of 0 bytes")
