@@ -11,11 +11,13 @@ import pytest
 import torch
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
+from arbook.checkpoints import recorded_model
 from arbook.compression import ArithmeticEncoder, as_weights
 from arbook.distributions import Gaussian, GaussianMixture
 from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
 from arbook.ngram import NGramLM, count_ngrams
 from arbook.objective import autoregressive_loss, cross_entropy_gradient, squared_loss
+from arbook.perplexity import Policy, context_sizes, token_losses
 from arbook.tokens import BPETokenizer, CharTokenizer
 from conftest import ROOT
 from stills import page_of, recorded
@@ -789,3 +791,76 @@ def test_a_text_is_written_and_read_back_under_each_model_by_key_and_mouse(coder
     assert back.get_attribute("aria-label") == "Read back from the file: To be,  or not"
     coder.get_by_role("textbox", name="a text").fill("")
     said(coder, "a file of 0 bytes")
+
+
+# Chapter 10: a text coloured by surprise
+
+
+@pytest.fixture
+def surprise(page, folder):
+    page.goto(page_of("surprise", folder))
+    said(page, "Perplexity of the text")
+    return page
+
+
+@pytest.mark.parametrize(("T", "s"), [(16, 16), (16, 8), (16, 1), (5, 3), (4, 2), (8, 0)])
+def test_the_windows_of_the_page_show_what_the_policy_says(surprise, T, s):
+    """As `context_sizes` counts, and each context ends before the token that it predicts."""
+    ids = list(range(1, 41))
+    found = surprise.evaluate(
+        "([ids, T, s]) => arbookTouch.surprise.contexts(0, ids, T, s)", [ids, T, s]
+    )
+    sizes = context_sizes(len(ids), Policy(T, s) if s else Policy())
+    whole = [0, *ids]
+    assert found == [whole[t + 1 - c : t + 1] for t, c in enumerate(sizes.tolist())]
+
+
+def test_losses_and_perplexities_of_the_page_are_those_of_score(surprise):
+    """With all the text before and in windows, under the GPT, the n-grams, and both: to what 16-bit weights leave."""
+    gpt, chars = recorded_model("train_cpu_seed0")
+    text = surprise.evaluate("arbookTouch.surprise.TEXT")
+    ids, start = chars.encode(text), chars.encode("\n")[0]
+    ngram = NGramLM(4, vocab_size=chars.vocab_size, smoothing="kneser-ney")
+    ngram.fit(chars.encode(surprise.evaluate("arbookPlays.TEXT")))
+    slider = surprise.get_by_role("slider", name="each character sees")
+    shown = surprise.get_by_role("img", name=re.compile("^Perplexity"))
+    for key, policy in (("End", Policy(start_id=start)), ("Home", Policy(16, 16, start_id=start))):
+        slider.press(key)
+        kind = "windows" if policy.context_length else "all the text"
+        assert slider.get_attribute("aria-valuetext").startswith(kind)
+        surprise.wait_for_function(
+            "() => !document.querySelector('.views').innerHTML.includes('not known')"
+        )
+        whole = policy if policy.context_length else Policy(128, start_id=start)
+        nats = [
+            np.concatenate(list(token_losses(model, ids, which)))
+            for model, which in ((ngram, policy), (gpt, whole))
+        ]
+        nats.append(-np.log((np.exp(-nats[0]) + np.exp(-nats[1])) / 2))
+        found = [float(x) for x in re.findall(r"\d+\.\d+", shown.get_attribute("aria-label"))]
+        assert np.allclose(found, [np.exp(x.mean()) for x in nats], atol=0.02)
+        hints = surprise.get_by_role("option").evaluate_all(
+            "all => all.map(e => parseFloat(e.title))"
+        )
+        assert np.allclose(hints, nats[1], atol=0.02)
+
+
+def test_surprise_follows_text_model_and_character_by_key_and_mouse(surprise):
+    said(surprise, "“P” costs")
+    model = surprise.get_by_role("slider", name="colours of")
+    model.press("Home")
+    said(surprise, "nats under 4-grams")
+    model.press("End")
+    said(surprise, "nats under both, half and half")
+    surprise.get_by_role("option").nth(4).click()
+    said(surprise, "“U” costs")
+    surprise.keyboard.press("ArrowRight")
+    said(surprise, "“C” costs")
+    box = surprise.get_by_role("textbox", name="a text")
+    box.fill("My lord, my lord!")
+    said(surprise, "Perplexity of the text")
+    assert surprise.get_by_role("option").count() == 17
+    shades = surprise.get_by_role("option").evaluate_all("all => all.map(e => e.className)")
+    assert len(set(shades)) > 2
+    box.fill("")
+    said(surprise, "Nothing to score.")
