@@ -107,7 +107,7 @@
     tokens.chosen = 6;
     touch.draw(() => {
       const all = cut(text.value, count.value);
-      tokens.show(all.map(spell), (i) => `depth${Math.min(all[i].token.length, 6)}`);
+      tokens.show(all.map(spell), (i) => arbookTouch.depth(all[i].token.length));
       const chosen = all[tokens.chosen];
       tree.show(190, (width, high) => (chosen ? draw(chosen, width, high) : ""), chosen ? spell(chosen) : "no token");
       const size = new TextEncoder().encode(text.value).length;

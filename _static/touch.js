@@ -42,11 +42,13 @@
 //                                  { wide: true } behind the name it stands alone on its line
 //   touch.row(name).show(words, { above: (x, chosen) => [height, svg], below: (i) => text, reach })
 //                                  words on a line of dots; x(i) is where the i-th stands, and y = 0 is the line
-//   touch.words(name).show(words, (i) => class)                           words as running text, each with a class
+//   touch.words(name).show(words, (i) => class, (i) => hint)              words as running text, each with a class; the pointer
+//                                  that rests on one sees its hint, if there is any
 //   The last two are lists: click a word, or walk with the arrow keys, Home and End; `.chosen` is its index, and may be set.
 // touch.draw(update)              what to do at first, after each change, and whenever the width has changed
 // touch.redraw()                  for what changes by itself, without a control
-// arbookTouch.dice(seed)          a function whose calls give numbers between 0 and 1; .visible(sign) shows blanks and line ends
+// arbookTouch.dice(seed)          a function whose calls give numbers between 0 and 1; .visible(sign) shows blanks and line ends;
+//                                  .depth(n) is a class for touch.words: the larger n, from 0 to 6, the darker
 // touch.say(sentence)             the state in words, below the views; a screen reader hears it when the hand rests
 // Drawing, as text: touch.shape(tag, attributes, content), touch.escape(text), touch.label(x, y, words, class, anchor),
 //   touch.line(points, class), touch.arc(x1, x2, y, class, width), touch.axes({ width, height, x, y, xLabel, yLabel })
@@ -67,6 +69,9 @@ window.arbookTouch = (() => {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
+  // The class of a word that is the darker, the larger a number is, from 0 to 6. Written out, since the build drops the style of classes that no file mentions.
+  const DEPTHS = ["depth0", "depth1", "depth2", "depth3", "depth4", "depth5", "depth6"];
+  const depth = (n) => DEPTHS[Math.max(0, Math.min(Math.round(n), 6))];
   // A character as one can see it.
   const visible = (sign) => ({ " ": "␣", "\n": "↵" })[sign] || sign;
 
@@ -254,8 +259,8 @@ window.arbookTouch = (() => {
       const self = list("words");
       self.place.setAttribute("role", "listbox");
       self.place.setAttribute("aria-label", name);
-      self.show = (texts, kind = () => "") => self.fill(texts, () => {
-        self.place.innerHTML = texts.map((text, i) => shape("span", { class: kind(i) || undefined, ...self.option(i) }, escape(text))).join("");
+      self.show = (texts, kind = () => "", hint = () => undefined) => self.fill(texts, () => {
+        self.place.innerHTML = texts.map((text, i) => shape("span", { class: kind(i) || undefined, title: hint(i), ...self.option(i) }, escape(text))).join("");
       });
       return self;
     };
@@ -286,7 +291,7 @@ window.arbookTouch = (() => {
   }
 
   const api = {
-    dice, visible,
+    dice, visible, depth,
     place(name, compute, build) {
       api[name] = compute;
       for (const figure of document.querySelectorAll(`figure.touch[data-touch="${name}"]`)) {

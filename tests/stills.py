@@ -25,15 +25,18 @@ RECORD = """() => {
         `<rect class="fill ${kind}" x="${x}" y="${y}" width="${width}" height="${height}" ` +
         `fill-opacity="${opacity}"></rect>`;
     const inCells = list => {
-        let x = 2;
+        let [x, y] = [2, 0];
         return [...list.querySelectorAll('[role="option"]')].map(option => {
-            const letters = [...option.textContent.replaceAll(' ', '\u00a0')], start = x, wide = 9 * letters.length;
+            const letters = [...option.textContent.replaceAll(' ', '\u00a0')], wide = 9 * letters.length;
+            if (x + wide > list.clientWidth) [x, y] = [2, y + 27];
+            const start = x;
             x += wide + 2;
             const depth = parseInt(option.className.match(/\\d+/)) || 0;
             const places = letters.map((_, i) => start + 4.5 + 9 * i).join(' ');
-            return rect('past', start, 5, wide, 20, (depth * 0.07).toFixed(2)) +
-                (option.getAttribute('aria-selected') == 'true' ? rect('now', start, 25, wide, 2, 1) : '') +
-                `<text x="${places}" y="19" text-anchor="middle" font-size="14">${escape(letters.join(''))}</text>`;
+            return rect('past', start, y + 5, wide, 20, (depth * 0.07).toFixed(2)) +
+                (option.getAttribute('aria-selected') == 'true' ? rect('now', start, y + 25, wide, 2, 1) : '') +
+                `<text x="${places}" y="${y + 19}" text-anchor="middle" font-size="14">` +
+                `${escape(letters.join(''))}</text>`;
         }).join('');
     };
     const drawings = [...views.querySelectorAll('svg, .words')].map(view => {

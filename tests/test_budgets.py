@@ -20,8 +20,6 @@ STILL: dict[str, set[str]] = {
     "08_steps": {"longest"},
     "08_training": {"longest", "core"},
     "09_sampling": {"longest"},
-    "10_perplexity": {"longest", "height"},
-    "11_compression": {"longest", "height"},
     "a3_cli": {"longest"},
 }
 

@@ -15,7 +15,7 @@ SITE = ROOT / "_build" / "html"
 # What people type -> the section of the book that should come first.
 TERMS = {
     "backpropagation": "a4_autodiff#by-hand",
-    "confidence interval": "10_perplexity#how-sure-is-a-perplexity",
+    "confidence interval": "10_surprise#how-sure-is-a-perplexity",
     "prediction interval": "01_horizon#many-steps-and-how-sure",
     "λ": "01_least_squares#when-the-matrix-cannot-be-inverted",
     "ridge": "01_least_squares#when-the-matrix-cannot-be-inverted",
@@ -74,11 +74,11 @@ TERMS = {
     "repetition penalty": "09_rules#against-repetition",
     "beam search": "09_sampling#search-for-the-best-text",
     "speculative decoding": "09_sampling#a-small-model-drafts-a-large-one-signs",
-    "perplexity": "10_perplexity#perplexity",
-    "bits per byte": "10_perplexity#the-unit",
-    "sliding window": "10_perplexity#the-policy",
-    "arithmetic coding": "11_compression#a-text-is-an-interval",
-    "xz": "11_compression#on-real-text",
+    "perplexity": "10_surprise#perplexity",
+    "bits per byte": "10_units#the-unit",
+    "sliding window": "10_units#the-policy",
+    "arithmetic coding": "11_intervals#a-text-is-an-interval",
+    "xz": "11_bits#on-real-text",
 }
 
 

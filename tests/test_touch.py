@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import lighter
 import pictures
 import pytest
+import tinycss2
 from conftest import ROOT
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -188,6 +190,16 @@ def test_a_screen_reader_hears_the_last_state_only(page):
     assert len(page.evaluate("heard")) == 1
     assert page.locator(".say").get_attribute("aria-live") == "polite"
     assert page.locator("output").get_attribute("aria-live") == "off"  # the slider says it already
+
+
+def test_all_shades_of_a_word_are_in_the_style_that_the_build_keeps():
+    """The build drops rules for classes that occur in no page and no script."""
+    style, script = (
+        (ROOT / "_static" / f"touch.{kind}").read_text("utf8") for kind in ("css", "js")
+    )
+    rules = tinycss2.parse_stylesheet(style, skip_comments=True, skip_whitespace=True)
+    kept = lighter.used_rules(rules, set(re.findall(r"[\w-]+", script)))
+    assert [n for n in range(1, 7) if f"--depth: {n};" not in kept] == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 1000])

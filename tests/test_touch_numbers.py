@@ -12,6 +12,8 @@ import torch
 from arbook import data
 from arbook.ar import LinearAR, characteristic_roots, impulse_response
 from arbook.bidirectional import attention_mask
+from arbook.checkpoints import recorded_model
+from arbook.compression import ArithmeticEncoder, as_weights
 from arbook.conditioning import CausalTransformer, least_squares_in_context
 from arbook.distributions import Gaussian, GaussianMixture, ValueModel
 from arbook.encodings import rotary_angles, rotary_cos_sin, rotate, sinusoidal_positions
@@ -19,6 +21,7 @@ from arbook.exposure import rollout_error
 from arbook.files import read_weights
 from arbook.ngram import NGramLM, count_ngrams
 from arbook.objective import autoregressive_loss, cross_entropy_gradient, squared_loss
+from arbook.perplexity import Policy, context_sizes, token_losses
 from arbook.recurrent import CellWeights, lstm_cell, unroll
 from arbook.tokens import BPETokenizer, CharTokenizer
 from conftest import ROOT
@@ -905,3 +908,195 @@ def test_words_are_walked_and_masks_chosen_by_key_and_mouse(masks):
     masks.get_by_role("option", name="cat").click()
     check("full", 2, 1, 2)
     said(masks, "Some of them come later.")
+
+
+# Chapter 11: a text as an interval
+
+
+@pytest.fixture
+def coder(page, folder):
+    page.goto(page_of("coder", folder))
+    page.wait_for_function("() => document.querySelector('.views svg')")
+    return page
+
+
+WEIGHTS = "rows => rows.map(row => arbookTouch.coder.weights(row))"
+
+
+def test_the_page_makes_the_integers_of_the_library(coder):
+    rng = np.random.default_rng(0)
+    logits = np.concatenate([rng.normal(0, s, (20, 65)) for s in (0.1, 3, 40)])
+    logits[0, 3], logits[1] = -1e9, 0
+    assert coder.evaluate(WEIGHTS, logits.tolist()) == as_weights(torch.tensor(logits)).tolist()
+
+
+FILE = """([rows, symbols]) => {
+    const { narrow, bytes } = arbookTouch.coder;
+    return bytes(narrow(rows, symbols).at(-1));
+}"""
+AGAIN = "([rows, payload]) => arbookTouch.coder.decode(payload, rows.length, (read) => rows[read.length])"
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 60, 400])
+def test_the_page_writes_the_bytes_of_the_library_and_reads_them_back(coder, n):
+    """Weights of any size, and symbols that are likely, or the likeliest, or the last ones: the carries too."""
+    rng = np.random.default_rng(n)
+    weights = as_weights(torch.tensor(rng.normal(0, 4, (n, 11))))
+    for symbols in (
+        rng.integers(11, size=n),
+        weights.argmax(-1) if n else np.zeros(0, np.int64),
+        np.full(n, 10),
+    ):
+        ends, at = weights.cumsum(-1), np.arange(n)
+        sizes = weights[at, symbols]
+        encoder = ArithmeticEncoder()
+        encoder.encode((ends[at, symbols] - sizes).tolist(), sizes.tolist(), ends[:, -1].tolist())
+        payload = list(encoder.finish())
+        assert coder.evaluate(FILE, [weights.tolist(), symbols.tolist()]) == payload
+        assert coder.evaluate(AGAIN, [weights.tolist(), payload]) == symbols.tolist()
+
+
+def test_bits_that_are_certain_stay_as_the_text_goes_on(coder):
+    """The numbers of an interval share their first digits; each interval lies in the one before."""
+    found = coder.evaluate("""async () => {
+        const { narrow, settled, bytes } = arbookTouch.coder;
+        const rows = Array.from({ length: 60 }, (_, t) => [5 + t % 3, 1, 2, 90]);
+        const spaces = narrow(rows, rows.map((_, t) => [3, 0, 3, 2][t % 4]));
+        const all = bytes(spaces.at(-1)).map((byte) => byte.toString(2).padStart(8, "0")).join("");
+        return [all, ...spaces.map(settled)];
+    }""")
+    assert found[1] == "" and len(found[-1]) > 80
+    for before, after in zip(found[1:], found[2:], strict=False):
+        assert after.startswith(before)
+    assert found[0].ljust(len(found[-1]), "0").startswith(found[-1])
+
+
+def test_the_counted_models_of_the_page_are_those_of_the_library(coder):
+    words = coder.evaluate("async () => (await arbookLive.load('shakespeare')).words")
+    chars, text = CharTokenizer.train("".join(words)), coder.evaluate("arbookPlays.TEXT")
+    assert list(chars.vocab.tokens) == words
+    for order in (1, 4):
+        model = NGramLM(order, vocab_size=len(words), smoothing="kneser-ney")
+        model.fit(chars.encode(text))
+        ids = chars.encode("\nQuartz & $3 of zeal, my lord?")
+        expected = model(torch.tensor([ids]))[0].exp()
+        laws = coder.evaluate(
+            """([order, ids, words]) => {
+                const law = arbookPlays.counted(order, words);
+                return ids.map((_, t) => law(ids.slice(0, t + 1)));
+            }""",
+            [order, ids, words],
+        )
+        assert np.allclose(laws, expected.numpy(), rtol=1e-9)
+        assert np.allclose(np.sum(laws, axis=1), 1)
+
+
+def test_the_text_of_the_page_is_the_start_of_the_corpus(coder):
+    try:
+        corpus = data.splits("tinyshakespeare").train
+    except data.DataNotFoundError as error:
+        pytest.skip(str(error))
+    assert coder.evaluate("arbookPlays.TEXT") == corpus[:64_000]
+
+
+def test_a_text_is_written_and_read_back_under_each_model_by_key_and_mouse(coder):
+    said(coder, "all characters come back")
+    model = coder.get_by_role("slider", name="model")
+    sizes = []
+    for key in ("Home", "ArrowRight", "ArrowRight"):
+        model.press(key)
+        spoken = model.get_attribute("aria-valuetext")
+        coder.wait_for_function(
+            "() => document.querySelector('.say').textContent.includes('bits in all')"
+        )
+        file = coder.get_by_role("img", name=re.compile("^The file")).get_attribute("aria-label")
+        sizes.append((spoken, len(file.removeprefix("The file: "))))
+    assert [name for name, _ in sizes] == ["single letters", "4-grams", "GPT"]
+    assert [size for _, size in sizes] == [14 * 8, 7 * 8, 5 * 8]
+    back = coder.get_by_role("img", name="Read back from the file")
+    coder.get_by_role("checkbox", name="flip one bit").check()
+    said(coder, "come back wrong")
+    assert back.get_attribute("aria-label") != "Read back from the file: Good morrow, good sir."
+    coder.get_by_role("checkbox", name="flip one bit").uncheck()
+    said(coder, "all characters come back")
+    coder.get_by_role("option").nth(3).click()
+    coder.keyboard.press("ArrowLeft")
+    said(coder, "“o” has")
+    coder.get_by_role("textbox", name="a text").fill("To be, ß or not")
+    said(coder, "all characters come back")
+    assert back.get_attribute("aria-label") == "Read back from the file: To be,  or not"
+    coder.get_by_role("textbox", name="a text").fill("")
+    said(coder, "a file of 0 bytes")
+
+
+# Chapter 10: a text coloured by surprise
+
+
+@pytest.fixture
+def surprise(page, folder):
+    page.goto(page_of("surprise", folder))
+    said(page, "Perplexity of the text")
+    return page
+
+
+@pytest.mark.parametrize(("T", "s"), [(16, 16), (16, 8), (16, 1), (5, 3), (4, 2), (8, 0)])
+def test_the_windows_of_the_page_show_what_the_policy_says(surprise, T, s):
+    """As `context_sizes` counts, and each context ends before the token that it predicts."""
+    ids = list(range(1, 41))
+    found = surprise.evaluate(
+        "([ids, T, s]) => arbookTouch.surprise.contexts(0, ids, T, s)", [ids, T, s]
+    )
+    sizes = context_sizes(len(ids), Policy(T, s) if s else Policy())
+    whole = [0, *ids]
+    assert found == [whole[t + 1 - c : t + 1] for t, c in enumerate(sizes.tolist())]
+
+
+def test_losses_and_perplexities_of_the_page_are_those_of_score(surprise):
+    """With all the text before and in windows, under the GPT, the n-grams, and both: to what 16-bit weights leave."""
+    gpt, chars = recorded_model("train_cpu_seed0")
+    text = surprise.evaluate("arbookTouch.surprise.TEXT")
+    ids, start = chars.encode(text), chars.encode("\n")[0]
+    ngram = NGramLM(4, vocab_size=chars.vocab_size, smoothing="kneser-ney")
+    ngram.fit(chars.encode(surprise.evaluate("arbookPlays.TEXT")))
+    slider = surprise.get_by_role("slider", name="each character sees")
+    shown = surprise.get_by_role("img", name=re.compile("^Perplexity"))
+    for key, policy in (("End", Policy(start_id=start)), ("Home", Policy(16, 16, start_id=start))):
+        slider.press(key)
+        kind = "windows" if policy.context_length else "all the text"
+        assert slider.get_attribute("aria-valuetext").startswith(kind)
+        surprise.wait_for_function(
+            "() => !document.querySelector('.views').innerHTML.includes('not known')"
+        )
+        whole = policy if policy.context_length else Policy(128, start_id=start)
+        nats = [
+            np.concatenate(list(token_losses(model, ids, which)))
+            for model, which in ((ngram, policy), (gpt, whole))
+        ]
+        nats.append(-np.log((np.exp(-nats[0]) + np.exp(-nats[1])) / 2))
+        found = [float(x) for x in re.findall(r"\d+\.\d+", shown.get_attribute("aria-label"))]
+        assert np.allclose(found, [np.exp(x.mean()) for x in nats], atol=0.02)
+        hints = surprise.get_by_role("option").evaluate_all(
+            "all => all.map(e => parseFloat(e.title))"
+        )
+        assert np.allclose(hints, nats[1], atol=0.02)
+
+
+def test_surprise_follows_text_model_and_character_by_key_and_mouse(surprise):
+    said(surprise, "“P” costs")
+    model = surprise.get_by_role("slider", name="colours of")
+    model.press("Home")
+    said(surprise, "nats under 4-grams")
+    model.press("End")
+    said(surprise, "nats under both, half and half")
+    surprise.get_by_role("option").nth(4).click()
+    said(surprise, "“U” costs")
+    surprise.keyboard.press("ArrowRight")
+    said(surprise, "“C” costs")
+    box = surprise.get_by_role("textbox", name="a text")
+    box.fill("My lord, my lord!")
+    said(surprise, "Perplexity of the text")
+    assert surprise.get_by_role("option").count() == 17
+    shades = surprise.get_by_role("option").evaluate_all("all => all.map(e => e.className)")
+    assert len(set(shades)) > 2
+    box.fill("")
+    said(surprise, "Nothing to score.")
