@@ -604,7 +604,6 @@ def test_a_name_like_no_other_is_an_error_that_says_where_they_are(name):
         [Fraction(3), np.array([1.0, 2.0])],
         [3.0000001, [1, 2]],
     ],
-    ids=str,
 )
 def test_lists_arrays_tensors_and_tuples_of_the_same_numbers_are_the_same_answer(
     monkeypatch, answer
@@ -632,7 +631,6 @@ def test_lists_arrays_tensors_and_tuples_of_the_same_numbers_are_the_same_answer
         (len, "The answer is a function, and should be a list."),
         (np.ndarray, "The answer is a function, and should be a list."),
     ],
-    ids=str,
 )
 def test_an_answer_of_another_shape_or_type_is_told_so(monkeypatch, answer, says):
     monkeypatch.setitem(check._EXERCISES, "tried", check._Value(lambda: [3.0, [1, 2]], "no hint"))
@@ -687,7 +685,6 @@ def test_a_function_that_raises_is_told_for_what_and_how():
         (1.0, "The answer is a number, and should be a function."),
         (np.ones(3), "The answer is a list, and should be a function."),
     ],
-    ids=str,
 )
 def test_a_function_of_another_type_is_told_so(answer, says):
     assert grade("ceiling", answer).says.startswith(f"{says} Hint: ")
