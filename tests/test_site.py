@@ -138,7 +138,10 @@ def test_nothing_is_wider_than_a_phone(reading):
 
 # What thousands of small pieces have in common is measured on one page; on the others it is drawn as one piece.
 AS_ONE_PIECE = """() => {
-    for (const code of document.querySelectorAll('div.highlight pre')) code.textContent = code.textContent;
+    for (const code of document.querySelectorAll('div.highlight pre')) {
+        code.textContent = code.textContent;
+        code.style.overflow = 'hidden'; // whether it scrolls was decided for the coloured pieces
+    }
     for (const glyphs of document.querySelectorAll('mjx-container svg')) glyphs.replaceChildren();
 }"""
 
